@@ -1,0 +1,174 @@
+"""Values and doors of the image room: what it hands out and what it needs from others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pyboxd.model import ImageConfig
+
+
+@dataclass(frozen=True)
+class Platform:
+    """`os/architecture[/variant]`; "" means any."""
+
+    os: str = ""
+    architecture: str = ""
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """One line of an image's history, as its configuration carries it (image-spec, config.md)."""
+
+    created: str = ""  # RFC 3339
+    created_by: str = ""
+    author: str = ""
+    comment: str = ""
+    empty_layer: bool = False
+
+
+@dataclass(frozen=True)
+class ImageDocument:
+    """An image configuration: the JSON whose digest is the image's id."""
+
+    architecture: str
+    os: str
+    config: ImageConfig = field(default_factory=ImageConfig)
+    layers: tuple[str, ...] = ()  # diff ids, lowest first
+    history: tuple[HistoryEntry, ...] = ()
+    created: str = ""  # RFC 3339
+    author: str = ""
+    comment: str = ""
+    variant: str = ""
+    docker_version: str = ""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of the store."""
+
+    id: str  # "sha256:…", the digest of raw_config
+    references: tuple[str, ...]  # familiar, with tag: "ubuntu:latest"
+    repo_digests: tuple[str, ...]  # familiar: "ubuntu@sha256:…"
+    document: ImageDocument
+    raw_config: bytes
+    size: int  # bytes of file content in all layers
+    parent: str  # id of the image it was built on, "" if unknown
+    tagged_at: float  # seconds since the epoch, 0 if never tagged
+
+    @property
+    def config(self) -> ImageConfig:
+        return self.document.config
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Diff ids, lowest layer first."""
+        return self.document.layers
+
+    @property
+    def history(self) -> tuple[HistoryEntry, ...]:
+        return self.document.history
+
+    @property
+    def created(self) -> str:
+        return self.document.created
+
+    @property
+    def author(self) -> str:
+        return self.document.author
+
+    @property
+    def architecture(self) -> str:
+        return self.document.architecture
+
+    @property
+    def os(self) -> str:
+        return self.document.os
+
+    @property
+    def short_id(self) -> str:
+        return short_id(self.id)
+
+
+@dataclass(frozen=True)
+class HistoryItem:
+    """One row of `docker history`."""
+
+    id: str  # image id, or "<missing>"
+    entry: HistoryEntry
+    size: int
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One message of a pull or load, with the fields of Docker's JSON stream."""
+
+    status: str
+    id: str = ""
+    current: int | None = None  # bytes done
+    total: int | None = None  # bytes expected
+
+
+@dataclass(frozen=True)
+class Removed:
+    """One record of an image removal: exactly one of the two is set."""
+
+    untagged: str = ""  # familiar reference
+    deleted: str = ""  # image id or layer digest
+
+
+@dataclass(frozen=True)
+class ImageUse:
+    """A container that was made from an image."""
+
+    container_id: str
+    running: bool
+
+
+@dataclass(frozen=True)
+class HelperResult:
+    """How a helper program ended."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+class HelperOutcome(Protocol):
+    """What is read of a helper's result; `HelperResult` is one."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def stderr(self) -> bytes: ...
+
+
+class HelperRunner(Protocol):
+    """Runs a program outside the engine (the runtime's spawner does it)."""
+
+    async def run_helper(
+        self, args: Sequence[str], stdin: bytes | None = None, timeout: float = ...
+    ) -> HelperOutcome: ...
+
+
+class LayerMounter(Protocol):
+    """Mounts and unmounts layers; raises OSError as the kernel answers."""
+
+    def mount_layer(self, index: str, device: str, target: str) -> None: ...
+    def unmount(self, target: str) -> None: ...
+    def is_mounted(self, target: str) -> bool: ...
+
+
+ProgressSink = Callable[[Progress], None]
+ImageUsers = Callable[[str], Sequence[ImageUse]]  # image id -> containers made from it
+
+
+def short_id(digest: str) -> str:
+    """The twelve hex digits that Docker prints for an id."""
+    return digest.removeprefix("sha256:")[:12]

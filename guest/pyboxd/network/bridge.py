@@ -1,0 +1,163 @@
+"""The guest's side of the networks in the kernel: bridges, veth pairs and the table of packet rules.
+
+`Fabric` holds the one rtnetlink socket and the one nftables context of the guest's own network namespace. Its
+methods are short (a few milliseconds of kernel work), are called on the event loop's thread and raise OSError.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network
+
+from pyboxd.linux import netlink
+from pyboxd.linux.nftables import Nftables
+from pyboxd.network import allocation, rules
+from pyboxd.network.model import Endpoint, Network
+from pyboxd.network.namespaces import write_sysctl
+
+MTU = 1500  # of the guest's card
+UPLINK_ADDRESS = IPv4Address("10.0.2.15")
+UPLINK_SUBNET = IPv4Network("10.0.2.0/24")
+GUARDED_PORTS = (22, 2376)  # the machine's ssh and the engine's API: no container reaches them
+DEFAULT_BRIDGE = "docker0"
+
+
+class Fabric:
+    """Bridges, links and packet rules of the guest. A context of kernel objects, none of which ends with it."""
+
+    def __init__(
+        self, uplink_address: IPv4Address = UPLINK_ADDRESS, guarded_ports: Sequence[int] = GUARDED_PORTS
+    ) -> None:
+        self._uplink_address = uplink_address
+        self._guarded_ports = tuple(guarded_ports)
+        self._route = netlink.RouteSocket()
+        self._nft = Nftables()
+        self._bridges: dict[str, int] = {}  # the bridges whose rules are in the table: name -> index
+        self._adopted = False  # the table was made by an earlier engine of this machine
+        self._prepared = False
+
+    def close(self) -> None:
+        self._route.close()
+        self._nft.close()
+
+    def prepare(self) -> None:
+        """All that does not depend on what is on the data disk: forwarding, the table, the default bridge. It may
+        be done long before `restore`, in a machine that knows nothing of its user yet."""
+        if self._prepared:
+            return
+        write_sysctl("net/ipv4/ip_forward", "1")
+        self._bridges[DEFAULT_BRIDGE] = self._make_bridge(_default_rules())
+        self._adopted = self._has_table()
+        if not self._adopted:
+            self._nft.run(self._table([]))
+        self._prepared = True
+
+    def restore(self, used: Sequence[Network], links: Iterable[str], ports: Sequence[rules.PortRules]) -> None:
+        """Bring the kernel to what an engine that ended without a word had: the networks in use have their bridge,
+        the rules carry the ports, and links of nobody are gone. Connections that exist are not touched."""
+        self.prepare()
+        if not self._adopted and not used and not ports:
+            return  # a machine that has just started
+        for network in used:
+            self._bridges[network.bridge] = self._make_bridge(_bridge_rules(network))
+        others = [_bridge_rules(network) for network in used if network.bridge != DEFAULT_BRIDGE]
+        self._nft.run(self._table(others) + rules.add_ports(ports))
+        self._adopted = False
+        known = set(links)
+        bridges = set(self._bridges.values())
+        for link in self._route.links():
+            if link.kind == "veth" and link.master in bridges and link.name not in known:
+                self.unplug(link.name)
+
+    def ensure_bridge(self, network: Network) -> int:
+        """The index of the network's bridge, which is made if it is not there."""
+        index = self._bridges.get(network.bridge)
+        if index is None:
+            wanted = _bridge_rules(network)
+            index = self._make_bridge(wanted)
+            self._nft.run(rules.add_bridge(wanted))
+            self._bridges[network.bridge] = index
+        return index
+
+    def remove_bridge(self, network: Network) -> None:
+        """Undo `ensure_bridge`; no error if it was never done."""
+        if self._bridges.pop(network.bridge, None) is not None:
+            self._nft.run(rules.delete_bridge(_bridge_rules(network)))
+        self.unplug(network.bridge)
+
+    def plug(self, network: Network, endpoint: Endpoint, namespace: int) -> None:
+        """Make the endpoint's veth pair, with its far end in the namespace of that descriptor."""
+        self._route.execute(
+            netlink.new_veth(
+                endpoint.link,
+                master=self.ensure_bridge(network),
+                mtu=MTU,
+                peer=endpoint.interface,
+                peer_mac=endpoint.mac,
+                peer_namespace=namespace,
+            )
+        )
+
+    def unplug(self, link: str) -> None:
+        """Delete a link; no error if there is none."""
+        _ignoring(errno.ENODEV, self._route, netlink.delete_link(link))
+
+    def add_ports(self, ports: Sequence[rules.PortRules]) -> None:
+        if ports:
+            self._nft.run(rules.add_ports(ports))
+
+    def delete_ports(self, ports: Sequence[rules.PortRules]) -> None:
+        if ports:
+            self._nft.run(rules.delete_ports(ports))
+
+    def _table(self, others: Iterable[rules.BridgeRules]) -> str:
+        bridges = (_default_rules(), *others)
+        return rules.table([self._uplink_address], self._guarded_ports) + "".join(
+            rules.add_bridge(bridge) for bridge in bridges
+        )
+
+    def _has_table(self) -> bool:
+        return rules.TABLE in self._nft.run(f"list tables {rules.FAMILY}")
+
+    def _make_bridge(self, wanted: rules.BridgeRules) -> int:
+        name, gateway = wanted.interface, wanted.gateway
+        bridge = netlink.new_bridge(name, mac=allocation.mac_of(gateway), mtu=MTU)
+        _ignoring(errno.EEXIST, self._route, bridge)
+        write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1")
+        # Lets the guest's processes reach published ports by 127.0.0.1; the chain `raw` keeps containers out of it.
+        write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
+        index = self._route.link(name).index
+        address = netlink.add_address(index, str(gateway), wanted.subnet.prefixlen)
+        _ignoring(errno.EEXIST, self._route, address)
+        return index
+
+
+def configure(
+    route: netlink.RouteSocket, network: Network, endpoint: Endpoint, *, default_route: bool
+) -> None:
+    """Give the container's end of the pair its address and, if asked, the default route; `route` is a socket of
+    the container's namespace."""
+    assert network.subnet is not None
+    index = route.link(endpoint.interface).index
+    route.execute(netlink.add_address(index, str(endpoint.address), network.subnet.prefixlen))
+    if default_route and network.gateway is not None:
+        route.execute(netlink.default_route(str(network.gateway), index))
+
+
+def _default_rules() -> rules.BridgeRules:
+    subnet = allocation.DEFAULT_BRIDGE
+    return rules.BridgeRules(DEFAULT_BRIDGE, subnet, allocation.gateway_of(subnet))
+
+
+def _bridge_rules(network: Network) -> rules.BridgeRules:
+    assert network.subnet is not None and network.gateway is not None
+    return rules.BridgeRules(network.bridge, network.subnet, network.gateway, network.internal)
+
+
+def _ignoring(code: int, route: netlink.RouteSocket, request: netlink.Request) -> None:
+    try:
+        route.execute(request)
+    except OSError as error:
+        if error.errno != code:
+            raise

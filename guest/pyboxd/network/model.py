@@ -1,0 +1,131 @@
+"""Values of the network room: what it hands out, and the door it needs to the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from typing import Protocol
+
+from pyboxd.model import EMPTY, PublishedPort
+
+
+class PortPublisher(Protocol):
+    """The host's side of a published port, over the control channel."""
+
+    async def publish(
+        self, protocol: str, host_ip: str, host_port: int, guest_port: int
+    ) -> tuple[str, int]:
+        """Listen on the host (`host_ip` "" is the configured default, `host_port` 0 any free one) and forward to
+        the guest's card. The (address, port) that listens now; an error in Docker's words when it cannot.
+        Asking again for a forward that is there already is no error."""
+        ...
+
+    async def release(self, protocol: str, host_ip: str, host_port: int) -> None:
+        """Stop listening; `host_ip` and `host_port` as `publish` returned them."""
+        ...
+
+
+@dataclass(frozen=True)
+class NetworkRequest:
+    """A network to create; what is "" or None is chosen."""
+
+    name: str
+    driver: str = "bridge"
+    subnet: str = ""
+    gateway: str = ""
+    ip_range: str = ""
+    internal: bool = False
+    attachable: bool = False
+    labels: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    options: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network. `subnet`, `gateway` and `bridge` are only there for the driver `bridge`."""
+
+    id: str
+    name: str
+    driver: str  # bridge | host | null
+    created: float  # seconds since the epoch
+    subnet: IPv4Network | None = None
+    gateway: IPv4Address | None = None
+    ip_range: IPv4Network | None = None
+    bridge: str = ""  # name of its device in the guest
+    internal: bool = False
+    attachable: bool = False
+    labels: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    options: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+
+    @property
+    def predefined(self) -> bool:
+        return self.name in PREDEFINED
+
+
+PREDEFINED = ("bridge", "host", "none")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A container's place in a network, as the store keeps it."""
+
+    id: str  # 64 hexadecimal digits
+    container_id: str
+    network_id: str
+    address: IPv4Address
+    mac: str
+    link: str  # the guest's end of the veth pair
+    interface: str  # the container's end: "eth0", …
+    names: tuple[str, ...] = ()  # answered by the network's DNS; the first one to reverse queries
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A container's network namespace, as the store keeps it."""
+
+    container_id: str
+    namespace: str  # name under locations.NETNS
+    resolvers: tuple[str, ...] = ()  # `--dns`: asked by the embedded DNS instead of the guest's
+
+
+@dataclass(frozen=True)
+class Port:
+    """A published port, as the store keeps it."""
+
+    container_id: str
+    container_port: int
+    protocol: str
+    guest_port: int
+    asked_ip: str  # "" is the default
+    bound_ip: str  # as the host said
+    host_port: int
+    reachable: bool  # by other containers, under the guest's addresses
+
+    def published(self) -> PublishedPort:
+        """As Docker shows it."""
+        return PublishedPort(
+            container_port=self.container_port,
+            protocol=self.protocol,
+            host_ip=self.asked_ip or "0.0.0.0",
+            host_port=self.host_port,
+            guest_port=self.guest_port,
+        )
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """What a container got from one network."""
+
+    container_id: str
+    netns_path: str  # of its network namespace; "host" is the guest's own
+    network_id: str
+    network_name: str
+    endpoint_id: str
+    address: str = ""  # "" in the networks host and none
+    prefix: int = 0
+    gateway: str = ""
+    mac: str = ""
+    embedded_dns: bool = False  # its resolv.conf names the engine's own DNS
+    names: tuple[str, ...] = ()
+    published: tuple[PublishedPort, ...] = ()

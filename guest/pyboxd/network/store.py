@@ -1,0 +1,233 @@
+"""What the network room remembers, in two SQLite databases.
+
+Networks are on the data disk and outlive the machine. Namespaces, endpoints and ports end with it, as the kernel's
+objects do, so their database is on a tmpfs: a machine that starts finds none, an engine that comes back in a living
+machine finds all, and no container's start waits for a disk.
+"""
+
+from __future__ import annotations
+
+import json
+from ipaddress import IPv4Address, IPv4Network
+
+from pyboxd.database import Database, Row
+from pyboxd.network.model import Endpoint, Network, Port, Sandbox
+
+_NETWORKS = """
+CREATE TABLE IF NOT EXISTS networks (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, driver TEXT NOT NULL, created REAL NOT NULL,
+    subnet TEXT NOT NULL, gateway TEXT NOT NULL, ip_range TEXT NOT NULL, bridge TEXT NOT NULL,
+    internal INTEGER NOT NULL, attachable INTEGER NOT NULL, labels TEXT NOT NULL, options TEXT NOT NULL
+) STRICT;
+"""
+_STATE = """
+CREATE TABLE IF NOT EXISTS network_sandboxes (
+    container_id TEXT PRIMARY KEY, namespace TEXT NOT NULL UNIQUE, resolvers TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS network_endpoints (
+    id TEXT PRIMARY KEY, container_id TEXT NOT NULL REFERENCES network_sandboxes ON DELETE CASCADE,
+    network_id TEXT NOT NULL, address INTEGER NOT NULL, mac TEXT NOT NULL, link TEXT NOT NULL UNIQUE,
+    interface TEXT NOT NULL, names TEXT NOT NULL,
+    UNIQUE (network_id, address), UNIQUE (container_id, network_id)
+) STRICT;
+CREATE TABLE IF NOT EXISTS network_ports (
+    protocol TEXT NOT NULL, guest_port INTEGER NOT NULL,
+    container_id TEXT NOT NULL REFERENCES network_sandboxes ON DELETE CASCADE,
+    container_port INTEGER NOT NULL, asked_ip TEXT NOT NULL, bound_ip TEXT NOT NULL,
+    host_port INTEGER NOT NULL, reachable INTEGER NOT NULL,
+    PRIMARY KEY (protocol, guest_port)
+) STRICT;
+"""
+_NETWORK = (
+    "SELECT id, name, driver, created, subnet, gateway, ip_range, bridge, internal, attachable, labels, options "
+    "FROM networks "
+)
+_ENDPOINT = "SELECT id, container_id, network_id, address, mac, link, interface, names FROM network_endpoints "
+_PORT = (
+    "SELECT container_id, container_port, protocol, guest_port, asked_ip, bound_ip, host_port, reachable "
+    "FROM network_ports "
+)
+
+
+class NetworkStore:
+    """The networks there are. `database` is the engine's, on the data disk."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        database.define(_NETWORKS)
+
+    def all(self) -> tuple[Network, ...]:
+        return tuple(_network(row) for row in self._database.rows(_NETWORK + "ORDER BY created, rowid"))
+
+    def by_name(self, name: str) -> Network | None:
+        row = self._database.row(_NETWORK + "WHERE name = ?", (name,))
+        return _network(row) if row else None
+
+    def by_id_prefix(self, prefix: str) -> tuple[Network, ...]:
+        """The networks whose id begins so; the one alone whose whole id it is."""
+        rows = self._database.rows(_NETWORK + "WHERE substr(id, 1, ?) = ?", (len(prefix), prefix))
+        return tuple(_network(row) for row in rows)
+
+    def add(self, network: Network) -> None:
+        self._database.execute(
+            "INSERT INTO networks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                network.id,
+                network.name,
+                network.driver,
+                network.created,
+                str(network.subnet or ""),
+                str(network.gateway or ""),
+                str(network.ip_range or ""),
+                network.bridge,
+                int(network.internal),
+                int(network.attachable),
+                json.dumps(dict(network.labels)),
+                json.dumps(dict(network.options)),
+            ),
+        )
+
+    def remove(self, network_id: str) -> None:
+        self._database.execute("DELETE FROM networks WHERE id = ?", (network_id,))
+
+
+class StateStore:
+    """Namespaces, endpoints and ports of the containers that run. `database` is on a tmpfs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.transaction = database.transaction
+        database.define(_STATE)
+
+    # sandboxes
+
+    def add_sandbox(self, sandbox: Sandbox) -> None:
+        self._database.execute(
+            "INSERT INTO network_sandboxes VALUES (?, ?, ?)",
+            (sandbox.container_id, sandbox.namespace, " ".join(sandbox.resolvers)),
+        )
+
+    def sandbox(self, container_id: str) -> Sandbox | None:
+        query = "SELECT container_id, namespace, resolvers FROM network_sandboxes WHERE container_id = ?"
+        row = self._database.row(query, (container_id,))
+        return _sandbox(row) if row else None
+
+    def sandboxes(self) -> tuple[Sandbox, ...]:
+        rows = self._database.rows("SELECT container_id, namespace, resolvers FROM network_sandboxes")
+        return tuple(_sandbox(row) for row in rows)
+
+    def remove_sandbox(self, container_id: str) -> None:
+        """With its endpoints and ports."""
+        self._database.execute("DELETE FROM network_sandboxes WHERE container_id = ?", (container_id,))
+
+    # endpoints
+
+    def add_endpoint(self, endpoint: Endpoint) -> None:
+        self._database.execute(
+            "INSERT INTO network_endpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                endpoint.id,
+                endpoint.container_id,
+                endpoint.network_id,
+                int(endpoint.address),
+                endpoint.mac,
+                endpoint.link,
+                endpoint.interface,
+                " ".join(endpoint.names),
+            ),
+        )
+
+    def endpoints(self, *, container_id: str = "", network_id: str = "") -> tuple[Endpoint, ...]:
+        """All endpoints, or those of one container (in the order of their attachment) or network."""
+        rows = self._database.rows(
+            _ENDPOINT
+            + "WHERE (?1 = '' OR container_id = ?1) AND (?2 = '' OR network_id = ?2) ORDER BY rowid",
+            (container_id, network_id),
+        )
+        return tuple(_endpoint(row) for row in rows)
+
+    def remove_endpoint(self, endpoint_id: str) -> None:
+        self._database.execute("DELETE FROM network_endpoints WHERE id = ?", (endpoint_id,))
+
+    # ports
+
+    def add_port(self, port: Port) -> None:
+        self._database.execute(
+            "INSERT INTO network_ports VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                port.protocol,
+                port.guest_port,
+                port.container_id,
+                port.container_port,
+                port.asked_ip,
+                port.bound_ip,
+                port.host_port,
+                int(port.reachable),
+            ),
+        )
+
+    def ports(self, container_id: str = "") -> tuple[Port, ...]:
+        """All ports, or those of one container in the order in which they were asked for."""
+        query = _PORT + "WHERE (?1 = '' OR container_id = ?1) ORDER BY rowid"
+        return tuple(_port(row) for row in self._database.rows(query, (container_id,)))
+
+    def set_bound_ip(self, port: Port, bound_ip: str) -> None:
+        """Keep what the host said when it was asked again."""
+        self._database.execute(
+            "UPDATE network_ports SET bound_ip = ? WHERE protocol = ? AND guest_port = ?",
+            (bound_ip, port.protocol, port.guest_port),
+        )
+
+    def remove_ports(self, container_id: str) -> None:
+        self._database.execute("DELETE FROM network_ports WHERE container_id = ?", (container_id,))
+
+
+def _network(row: Row) -> Network:
+    identity, name, driver, created, subnet, gateway, ip_range, bridge, internal, attachable, labels, options = row
+    return Network(
+        id=identity,
+        name=name,
+        driver=driver,
+        created=created,
+        subnet=IPv4Network(subnet) if subnet else None,
+        gateway=IPv4Address(gateway) if gateway else None,
+        ip_range=IPv4Network(ip_range) if ip_range else None,
+        bridge=bridge,
+        internal=bool(internal),
+        attachable=bool(attachable),
+        labels=json.loads(labels),
+        options=json.loads(options),
+    )
+
+
+def _sandbox(row: Row) -> Sandbox:
+    container_id, namespace, resolvers = row
+    return Sandbox(container_id, namespace, tuple(resolvers.split()))
+
+
+def _endpoint(row: Row) -> Endpoint:
+    identity, container_id, network_id, address, mac, link, interface, names = row
+    return Endpoint(
+        id=identity,
+        container_id=container_id,
+        network_id=network_id,
+        address=IPv4Address(address),
+        mac=mac,
+        link=link,
+        interface=interface,
+        names=tuple(names.split()),
+    )
+
+
+def _port(row: Row) -> Port:
+    container_id, container_port, protocol, guest_port, asked_ip, bound_ip, host_port, reachable = row
+    return Port(
+        container_id=container_id,
+        container_port=container_port,
+        protocol=protocol,
+        guest_port=guest_port,
+        asked_ip=asked_ip,
+        bound_ip=bound_ip,
+        host_port=host_port,
+        reachable=bool(reachable),
+    )

@@ -1,0 +1,174 @@
+"""The Docker Engine API's HTTP side: listeners, version rules, errors. Handlers import from `server.message`.
+
+application = Application([Route("GET", "/_ping", ping), …])
+await application.serve_unix(locations.API_SOCKET)
+await application.serve_tls(2376, ca, certificate, key)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+import h11
+
+from pyboxd.errors import InvalidArgument, NotFound, PyboxdError
+from pyboxd.server.connection import Connection, request_headers
+from pyboxd.server.message import ClientGone, Empty, Json, Query, Request, Response, percent_decode
+from pyboxd.server.routes import Route, Routes, split_version, version_tuple
+from pyboxd.server.status import status_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What every response says about this engine, and which API versions it accepts."""
+
+    server: str = "pybox/0.1.0 (linux)"
+    api_version: str = "1.51"
+    min_api_version: str = "1.24"
+
+
+class _StreamProtocol(asyncio.StreamReaderProtocol):
+    """A reader and a writer for `accept`, and an event for the moment when the connection is gone."""
+
+    def __init__(self, accept: Callable[[asyncio.StreamReader, asyncio.StreamWriter, asyncio.Event], None]) -> None:
+        self._lost = asyncio.Event()
+        super().__init__(asyncio.StreamReader(), lambda reader, writer: accept(reader, writer, self._lost))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._lost.set()
+
+
+class Application:
+    """Routes behind any number of listeners."""
+
+    def __init__(self, routes: Sequence[Route], identity: Identity = Identity()) -> None:
+        self._routes = Routes(routes)
+        self._identity = identity
+        self._newest = version_tuple(identity.api_version)
+        self._oldest = version_tuple(identity.min_api_version)
+        self._common = (
+            ("Api-Version", identity.api_version),
+            ("Docker-Experimental", "false"),
+            ("Ostype", "linux"),
+            ("Server", identity.server),
+        )
+        self._listeners: dict[str, asyncio.Server] = {}
+        self._connections: set[asyncio.Task[None]] = set()
+
+    # listeners
+
+    async def serve_unix(self, path: str, mode: int = 0o660) -> None:
+        """Listen on a socket file; one that an earlier engine left behind is replaced."""
+        if os.path.lexists(path):
+            os.unlink(path)
+        listener = socket.socket(socket.AF_UNIX)
+        before = os.umask(0o777 & ~mode)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(before)
+        loop = asyncio.get_running_loop()
+        self._replace("unix", await loop.create_unix_server(self._protocol, sock=listener, backlog=256))
+
+    async def serve_tls(self, port: int, ca: str, certificate: str, key: str, address: str = "0.0.0.0") -> int:
+        """Listen with mutual TLS 1.3 (PEM texts; clients must show a certificate signed by `ca`); the port.
+
+        A second call replaces the first one's listener; its connections live on.
+        """
+        from pyboxd.server.tls import TlsProtocol, server_context  # ssl is not needed without this listener
+
+        context = server_context(ca, certificate, key)
+        self._replace("tls", None)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: TlsProtocol(context, self._protocol()), address, port, backlog=256, reuse_address=True
+        )
+        self._replace("tls", server)
+        bound: int = server.sockets[0].getsockname()[1]
+        return bound
+
+    async def close(self) -> None:
+        """Stop listening and end all connections."""
+        for name in tuple(self._listeners):
+            self._replace(name, None)
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _replace(self, name: str, server: asyncio.Server | None) -> None:
+        old = self._listeners.pop(name, None)
+        if old is not None:
+            old.close()
+        if server is not None:
+            self._listeners[name] = server
+
+    def _protocol(self) -> asyncio.StreamReaderProtocol:
+        return _StreamProtocol(self._accept)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lost: asyncio.Event) -> None:
+        connection = Connection(reader, writer, lost, self._respond, self._render, self._common)
+        task = asyncio.create_task(connection.serve())
+        self._connections.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._connections.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a connection ended by a bug", exc_info=task.exception())
+
+    # requests
+
+    async def _respond(self, head: h11.Request, body: AsyncIterator[bytes]) -> tuple[Request, Response]:
+        """Find and call the handler; every failure becomes a response."""
+        target, _, query = head.target.decode("latin-1").partition("?")
+        method = head.method.decode("ascii")
+        version, path = split_version(percent_decode(target))
+        numbers = version_tuple(version) if version else self._newest
+        request = Request(method, path, Query(query), request_headers(head), numbers, body=body)
+        try:
+            found = self._routes.find(method, path)
+            if found is None:
+                raise NotFound("page not found")
+            self._check_version(version, numbers)
+            handler, parameters = found
+            request = Request(method, path, request.query, request.headers, numbers, parameters, body)
+            return request, await handler(request)
+        except ClientGone:
+            raise
+        except Exception as error:  # noqa: BLE001 - the one boundary between handlers and the wire
+            return request, self._render(error, f"{method} {path}")
+
+    def _check_version(self, version: str, numbers: tuple[int, int]) -> None:
+        """Docker's rule and words for the "/v1.44" at the front of a path."""
+        if not version:
+            return
+        if numbers < self._oldest:
+            raise InvalidArgument(
+                f"client version {version} is too old. Minimum supported API version is "
+                f"{self._identity.min_api_version}, please upgrade your client to a newer version"
+            )
+        if numbers > self._newest:
+            raise InvalidArgument(
+                f"client version {version} is too new. Maximum supported API version is {self._identity.api_version}"
+            )
+
+    def _render(self, error: Exception, what: str = "a stream") -> Json | Empty:
+        """The response to an error. Whatever is no PyboxdError is a bug: traceback in the log, with an id."""
+        if isinstance(error, PyboxdError):
+            status = status_of(error)
+            return Empty(304) if status == 304 else Json({"message": str(error)}, status)
+        bug = secrets.token_hex(4)
+        log.error("bug %s in %s", bug, what, exc_info=error)
+        return Json(
+            {"message": f"internal error {bug}: {type(error).__name__} (the engine's log has the details)"},
+            500,
+        )

@@ -1,0 +1,311 @@
+"""Commands of containers: argv -> request -> app."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+
+from pybox.app.containers import ExecRequest, RunRequest
+from pybox.cli import output
+from pybox.cli.context import Context, pass_context
+from pybox.cli.run_flags import container_flags
+from pybox.engine.client import EngineClient
+from pybox.errors import EngineError, UsageProblem
+
+PASS_THROUGH = {"ignore_unknown_options": False, "allow_interspersed_args": False}
+
+
+def _request(image: str, command: tuple[str, ...], flags: dict[str, Any], *, detach: bool) -> RunRequest:
+    own = {name: flags.pop(name) for name in ("name", "interactive", "tty", "pull")}
+    return RunRequest(
+        image=image,
+        command=command,
+        detach=detach,
+        interactive=own["interactive"],
+        tty=own["tty"],
+        name=own["name"],
+        pull=own["pull"],
+        flags=flags,
+    )
+
+
+def _puller(client: EngineClient, *, quiet: bool = False) -> Callable[[str], None]:
+    def fetch(reference: str) -> None:
+        from pybox.app.images import pull
+        from pybox.cli.progress import PullProgress
+
+        output.note(f"Unable to find image '{reference}' locally")
+        with PullProgress(sys.stderr, quiet=quiet) as show:
+            pull(client, reference, show)
+
+    return fetch
+
+
+@click.command(context_settings=PASS_THROUGH)
+@click.option("--detach", "-d", is_flag=True, help="Run in the background and print the container's id.")
+@click.option("--detach-keys", metavar="KEYS", help="Keys that leave the container running (ctrl-p,ctrl-q).")
+@container_flags
+@click.argument("image")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@pass_context
+def run(context: Context, image: str, command: tuple[str, ...], detach: bool, **flags: Any) -> int:
+    """Create and run a new container from an image.
+
+    \b
+    pybox run --rm -it debian:trixie-slim bash
+    pybox run -d --name web -p 8080:8080 -v "$PWD":/src app
+    """
+    from pybox.app import containers
+
+    request = _request(image, command, flags, detach=detach)
+    if request.tty and request.interactive and not detach and not context.console.is_terminal():
+        raise UsageProblem("the input device is not a TTY", resolution="Leave out -t when input is not a terminal.")
+    client = context.started_client()
+    if not detach:
+        return containers.run(client, request, context.console, _puller(client))
+    identity = containers.create(client, request, _puller(client))
+    try:
+        client.post(f"/containers/{identity}/start")
+    except EngineError as error:
+        error.exit_code = 125
+        raise
+    output.say(identity)
+    return 0
+
+
+@click.command(context_settings=PASS_THROUGH)
+@container_flags
+@click.argument("image")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@pass_context
+def create(context: Context, image: str, command: tuple[str, ...], **flags: Any) -> None:
+    """Create a new container; `pybox start NAME` runs it."""
+    from pybox.app import containers
+
+    client = context.started_client()
+    output.say(containers.create(client, _request(image, command, flags, detach=False), _puller(client)))
+
+
+@click.command("exec", context_settings=PASS_THROUGH)
+@click.option("--interactive", "-i", is_flag=True, help="Keep standard input open.")
+@click.option("--tty", "-t", is_flag=True, help="Give the command a terminal.")
+@click.option("--detach", "-d", is_flag=True, help="Run in the background.")
+@click.option("--env", "-e", multiple=True, metavar="NAME[=VALUE]", help="Set an environment variable.")
+@click.option("--user", "-u", default="", help="User (and group) that the command runs as.")
+@click.option("--workdir", "-w", default="", help="Working directory inside the container.")
+@click.option("--privileged", is_flag=True, help="Give all capabilities to the command.")
+@click.option("--detach-keys", metavar="KEYS", help="Keys that leave the command running.")
+@click.argument("container")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@pass_context
+def execute(context: Context, container: str, command: tuple[str, ...], **flags: Any) -> int:
+    """Execute a command in a running container; ends with its exit status."""
+    from pybox.app import containers, options
+
+    if flags["tty"] and flags["interactive"] and not flags["detach"] and not context.console.is_terminal():
+        raise UsageProblem("the input device is not a TTY", resolution="Leave out -t when input is not a terminal.")
+    keys = flags.pop("detach_keys")
+    env = tuple(options.environment(flags.pop("env"), ()))
+    return containers.execute(
+        context.client, ExecRequest(container, command, env=env, keys=keys, **flags), context.console
+    )
+
+
+@click.command()
+@click.option("--no-stdin", is_flag=True, help="Do not attach standard input.")
+@click.option("--detach-keys", metavar="KEYS", help="Keys that leave the container running.")
+@click.argument("container")
+@pass_context
+def attach(context: Context, container: str, no_stdin: bool, detach_keys: str | None) -> int:
+    """Attach standard input, output and error to a running container."""
+    from pybox.app import containers
+
+    return containers.attach(context.client, container, context.console, stdin=not no_stdin, keys=detach_keys)
+
+
+@click.command()
+@click.option("--all", "-a", "every", is_flag=True, help="Show all containers (default: just running).")
+@click.option("--quiet", "-q", is_flag=True, help="Only ids.")
+@click.option("--no-trunc", is_flag=True, help="Do not shorten.")
+@click.option("--size", "-s", is_flag=True, help="Show file sizes.")
+@click.option("--last", "-n", type=int, default=-1, help="The last N created containers.")
+@click.option("--latest", "-l", is_flag=True, help="The last created container.")
+@click.option("--filter", "-f", "filters", multiple=True, metavar="KEY=VALUE", help="Filter, for example name=web.")
+@click.option("--format", "template", metavar="TEMPLATE", help="json, or a Go template.")
+@pass_context
+def ps(context: Context, template: str | None, **flags: Any) -> None:
+    """List containers."""
+    from pybox.cli.rows import CONTAINER_COLUMNS, container_row, filter_query
+
+    limit = 1 if flags["latest"] else max(flags["last"], 0) or None
+    query = {
+        "all": flags["every"] or limit is not None,
+        "limit": limit,
+        "size": flags["size"],
+        "filters": filter_query(flags["filters"]),
+    }
+    found = context.client.get("/containers/json", query)
+    rows = [container_row(item, full=flags["no_trunc"]) for item in found]
+    columns = CONTAINER_COLUMNS | ({"SIZE": "Size"} if flags["size"] else {})
+    output.listing(columns, rows, template, quiet_key="ID" if flags["quiet"] else None)
+
+
+@click.command()
+@click.option("--follow", "-f", is_flag=True, help="Follow the output.")
+@click.option("--tail", "-n", default="all", help="Lines from the end of the log.")
+@click.option("--since", metavar="TIME", help="From a time (2026-01-02T13:23:37Z) or a span (42m).")
+@click.option("--until", metavar="TIME", help="Up to a time or a span.")
+@click.option("--timestamps", "-t", is_flag=True, help="Show timestamps.")
+@click.option("--details", is_flag=True, help="Show extra details.")
+@click.argument("container")
+@pass_context
+def logs(context: Context, container: str, since: str | None, until: str | None, **query: Any) -> None:
+    """Fetch the logs of a container."""
+    from pybox.app import containers
+    from pybox.cli.rows import moment_query
+
+    query |= {"since": moment_query(since), "until": moment_query(until)}
+    for error, data in containers.logs(context.client, container, query):
+        output.write(data, error=error)
+
+
+def each(names: Iterable[str], action: Callable[[str], Any], show: Callable[[Any], str] | None = None) -> int:
+    """Do `action` to every name; 1 if any failed (each error is shown). Prints the name, or `show` of the result."""
+    status = 0
+    for name in names:
+        try:
+            result = action(name)
+        except EngineError as error:
+            output.show_error(error)
+            status = 1
+        else:
+            output.say(name if show is None else show(result))
+    return status
+
+
+@click.command()
+@click.option("--force", "-f", is_flag=True, help="Kill a running container first.")
+@click.option("--volumes", "-v", is_flag=True, help="Remove its anonymous volumes too.")
+@click.argument("names", nargs=-1, required=True, metavar="CONTAINER...")
+@pass_context
+def rm(context: Context, names: tuple[str, ...], force: bool, volumes: bool) -> int:
+    """Remove one or more containers."""
+    return each(names, lambda name: context.client.delete(f"/containers/{name}", {"force": force, "v": volumes}))
+
+
+@click.command()
+@click.option("--signal", "-s", default="KILL", show_default=True, help="Signal to send.")
+@click.argument("names", nargs=-1, required=True, metavar="CONTAINER...")
+@pass_context
+def kill(context: Context, names: tuple[str, ...], signal: str) -> int:
+    """Kill one or more running containers."""
+    return each(names, lambda name: context.client.post(f"/containers/{name}/kill", {"signal": signal}))
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="CONTAINER...")
+@pass_context
+def wait(context: Context, names: tuple[str, ...]) -> None:
+    """Block until one or more containers stop, then print their exit codes."""
+    for name in names:
+        output.say(str(context.client.post(f"/containers/{name}/wait")["StatusCode"]))
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="CONTAINER...")
+@pass_context
+def pause(context: Context, names: tuple[str, ...]) -> int:
+    """Pause all processes within one or more containers."""
+    return each(names, lambda name: context.client.post(f"/containers/{name}/pause"))
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="CONTAINER...")
+@pass_context
+def unpause(context: Context, names: tuple[str, ...]) -> int:
+    """Unpause all processes within one or more containers."""
+    return each(names, lambda name: context.client.post(f"/containers/{name}/unpause"))
+
+
+@click.command()
+@click.argument("container")
+@click.argument("name")
+@pass_context
+def rename(context: Context, container: str, name: str) -> None:
+    """Rename a container."""
+    context.client.post(f"/containers/{container}/rename", {"name": name})
+
+
+@click.command(context_settings=PASS_THROUGH)
+@click.argument("container")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@pass_context
+def top(context: Context, container: str, options: tuple[str, ...]) -> None:
+    """Display the running processes of a container."""
+    found = context.client.get(f"/containers/{container}/top", {"ps_args": " ".join(options) or None})
+    output.table(found["Titles"], found["Processes"])
+
+
+@click.command()
+@click.argument("container")
+@click.argument("private", required=False, metavar="[PORT[/PROTOCOL]]")
+@pass_context
+def port(context: Context, container: str, private: str | None) -> None:
+    """List port mappings of a container, or the one of PORT."""
+    ports = context.client.get(f"/containers/{container}/json")["NetworkSettings"]["Ports"] or {}
+    wanted = None if private is None else (private if "/" in private else f"{private}/tcp")
+    found = False
+    for key, bindings in sorted(ports.items()):
+        for binding in bindings or []:
+            address = f"{binding['HostIp']}:{binding['HostPort']}"
+            if wanted is None:
+                output.say(f"{key} -> {address}")
+            elif key == wanted:
+                output.say(address)
+                found = True
+    if wanted is not None and not found:
+        raise EngineError(f"No public port '{wanted}' published for {container}", status=404)
+
+
+@click.command()
+@click.option("--all", "-a", "every", is_flag=True, help="Show all containers.")
+@click.option("--no-stream", is_flag=True, help="Show once and end.")
+@click.option("--format", "template", metavar="TEMPLATE", help="json, or a Go template.")
+@click.argument("names", nargs=-1, metavar="[CONTAINER...]")
+@pass_context
+def stats(context: Context, names: tuple[str, ...], every: bool, no_stream: bool, template: str | None) -> None:
+    """Display containers' resource usage."""
+    from pybox.cli.stats import show_stats
+
+    show_stats(context.client, names, every=every, once=no_stream, template=template)
+
+
+@click.group()
+def container() -> None:
+    """Manage containers."""
+
+
+COMMANDS: dict[str, click.Command] = {
+    "run": run,
+    "create": create,
+    "exec": execute,
+    "attach": attach,
+    "ps": ps,
+    "logs": logs,
+    "rm": rm,
+    "kill": kill,
+    "wait": wait,
+    "pause": pause,
+    "unpause": unpause,
+    "rename": rename,
+    "top": top,
+    "port": port,
+    "stats": stats,
+    "container": container,
+}
+for _name, _command in COMMANDS.items():
+    if _name != "container":
+        container.add_command(_command, "ls" if _name == "ps" else _name)

@@ -1,0 +1,152 @@
+"""The command line's entry: the group of commands and the one place where errors become text and exit statuses.
+
+Commands are imported when they are called: `pybox ps` must not pay for `pybox build`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from pybox.cli import output
+from pybox.cli.context import Context
+from pybox.errors import EngineError, PyboxError, UsageProblem
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    # name: (module below pybox.cli, short help)
+    "start": ("both", "Start the machine, or containers"),
+    "stop": ("both", "Stop the machine, or containers"),
+    "restart": ("both", "Restart the machine, or containers"),
+    "status": ("machine", "Show what the machine does"),
+    "delete": ("machine", "Delete the machine and all it holds"),
+    "ip": ("machine", "Print the address where published ports answer"),
+    "ssh": ("machine", "Open a shell in the machine, or run a command there"),
+    "ssh-config": ("machine", "Print an ssh configuration for the machine"),
+    "config": ("machine", "Read and change settings"),
+    "shellinit": ("machine", "Print what points docker at the machine"),
+    "machine": ("machine", "The machine, in the long form"),
+    "run": ("containers", "Create and run a new container from an image"),
+    "create": ("containers", "Create a new container"),
+    "exec": ("containers", "Execute a command in a running container"),
+    "attach": ("containers", "Attach to a running container"),
+    "ps": ("containers", "List containers"),
+    "logs": ("containers", "Fetch the logs of a container"),
+    "rm": ("containers", "Remove one or more containers"),
+    "kill": ("containers", "Kill one or more running containers"),
+    "wait": ("containers", "Block until containers stop, then print their exit codes"),
+    "pause": ("containers", "Pause all processes within one or more containers"),
+    "unpause": ("containers", "Unpause all processes within one or more containers"),
+    "rename": ("containers", "Rename a container"),
+    "top": ("containers", "Display the running processes of a container"),
+    "port": ("containers", "List port mappings of a container"),
+    "stats": ("containers", "Display a live stream of containers' resource usage"),
+    "container": ("containers", "Manage containers"),
+    "images": ("images", "List images"),
+    "pull": ("images", "Download an image from a registry"),
+    "build": ("images", "Build an image from a Dockerfile"),
+    "load": ("images", "Load an image from a tar archive"),
+    "save": ("images", "Save images to a tar archive"),
+    "tag": ("images", "Create a tag TARGET that refers to SOURCE"),
+    "rmi": ("images", "Remove one or more images"),
+    "history": ("images", "Show the history of an image"),
+    "image": ("images", "Manage images; make base images"),
+    "inspect": ("system", "Return low-level information on containers, images, volumes and networks"),
+    "volume": ("system", "Manage volumes"),
+    "network": ("system", "Manage networks"),
+    "info": ("system", "Display system-wide information"),
+    "version": ("system", "Show the versions of pybox and its engine"),
+    "events": ("system", "Get real time events from the engine"),
+    "completion": ("system", "Print the shell's completion script"),
+}
+
+
+class LazyGroup(click.Group):
+    """Lists all commands; imports a command's module when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"pybox.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = module.COMMANDS[cmd_name]
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        titles = {
+            "both": "Machine and containers",
+            "machine": "Machine",
+            "containers": "Containers",
+            "images": "Images",
+            "system": "System",
+        }
+        for name, (module, text) in COMMANDS.items():
+            sections.setdefault(titles[module], []).append((name, text))
+        for title, rows in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+def _version() -> str:
+    try:
+        return version("pybox")
+    except PackageNotFoundError:
+        return "0 (not installed)"
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`pybox start` makes and starts the machine; `pybox run --help` shows what a container can have.",
+)
+@click.option("--machine", "-M", envvar="PYBOX_MACHINE", default="default", show_default=True, help="Machine to use.")
+@click.option("--debug", is_flag=True, help="Show a traceback for every error.")
+@click.version_option(_version(), prog_name="pybox", message="pybox version %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, machine: str, debug: bool) -> None:
+    """Containers on your desktop: a small Linux VM and a Docker-compatible engine."""
+    ctx.obj = Context(machine=machine, debug=debug)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; its exit status."""
+    debug = "--debug" in (arguments if arguments is not None else sys.argv)
+    try:
+        result = cli.main(args=arguments, prog_name="pybox", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 125 if _is_run(error) else error.exit_code
+    except click.Abort:
+        output.note("")
+        return 130
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except PyboxError as error:
+        if debug:
+            raise
+        output.show_error(error)
+        return _status(error)
+    return result if isinstance(result, int) else 0
+
+
+def _is_run(error: click.ClickException) -> bool:
+    context = getattr(error, "ctx", None)
+    return context is not None and context.command.name in ("run", "create", "exec")
+
+
+def _status(error: PyboxError) -> int:
+    if isinstance(error, EngineError):
+        return error.exit_code
+    return 2 if isinstance(error, UsageProblem) else 1
