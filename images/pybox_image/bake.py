@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pybox_image.errors import ImageError
+from pybox_image.kernel import payload
 
 _MEMORY_MIB = 2048
 _TIMEOUT = 600.0  # seconds; a minute under emulation on a small machine
@@ -19,6 +20,7 @@ _SUPERBLOCK = 1024
 _EROFS_MAGIC = 0xE0F5E1E2
 _DONE = b"PYBOX-BAKE done"
 _TAIL = 15  # lines of the console in an error
+_SECTOR = 4096  # bytes; disks are whole multiples
 _COPY = 1024 * 1024
 
 
@@ -41,22 +43,33 @@ class BakeBoot:
 BootFunction = Callable[[BakeBoot], None]
 
 
-def bake(kernel: bytes, initrd: bytes, *, console: str, space: int, work: Path, boot: BootFunction) -> Path:
-    """Boot the bake and return the path of the file system that it wrote, in the folder `work`.
+@dataclass(frozen=True)
+class Baked:
+    """What a bake leaves in its work folder: the root file system, and the unpacked kernel where there is one."""
 
-    `space` bytes is what the disk can hold. Raises ImageError when the guest did not finish.
+    root: Path
+    vmlinux: Path | None
+
+
+def bake(kernel: bytes, initrd: bytes, *, console: str, space: int, work: Path, boot: BootFunction) -> Baked:
+    """Boot the bake and return the files that it wrote, in the folder `work`.
+
+    `space` bytes is what the root's disk can hold. Raises ImageError when the guest did not finish.
     """
     for name, data in (("vmlinuz", kernel), ("initrd", initrd)):
         (work / name).write_bytes(data)
-    disk, log = work / "disk.raw", work / "console.log"
-    with disk.open("wb") as stream:
-        stream.truncate(space)
+    packed = payload(kernel)
+    disk, kernel_disk, log = work / "disk.raw", work / "kernel.raw", work / "console.log"
+    sizes = {disk: space} | ({kernel_disk: packed.size} if packed else {})
+    for path, size in sizes.items():
+        with path.open("wb") as stream:
+            stream.truncate(size + -size % _SECTOR)
     boot(
         BakeBoot(
             kernel=work / "vmlinuz",
             initrd=work / "initrd",
             append=f"console={console} quiet loglevel=3 mitigations=off panic=-1",
-            disks=(disk,),
+            disks=tuple(sizes),
             memory_mib=_MEMORY_MIB,
             timeout=_TIMEOUT,
             console_log=log,
@@ -66,7 +79,16 @@ def bake(kernel: bytes, initrd: bytes, *, console: str, space: int, work: Path, 
     if _DONE not in seen:
         tail = b"\n".join(seen.splitlines()[-_TAIL:]).decode(errors="replace")
         raise ImageError("the guest image could not be finished", tail or "the machine's console stayed empty")
-    return extract(disk, work / "root.erofs")
+    root = extract(disk, work / "root.erofs")
+    return Baked(root, _kernel_file(kernel_disk, packed.size) if packed else None)
+
+
+def _kernel_file(disk: Path, size: int) -> Path:
+    with disk.open("rb+") as stream:
+        if stream.read(4) != b"\x7fELF":
+            raise ImageError("the guest image could not be finished", "the kernel was not unpacked")
+        stream.truncate(size)
+    return disk
 
 
 def extract(disk: Path, into: Path) -> Path:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from pybox_image.debian.index import Package
 from pybox_image.debian.resolve import closure
 from pybox_image.download import Cache
 from pybox_image.errors import ImageError
-from pybox_image.kernel import Kernel
 from pybox_image.manifest import Manifest
 from pybox_image.mirror import Mirror
 from pybox_image.progress import Progress, ProgressCallback, silent
@@ -58,15 +56,16 @@ def build(options: BuildOptions, boot: BootFunction, progress: ProgressCallback 
     fetched = fetch(options, progress)
     with deb.data_archive(fetched.kernel_deb) as archive:
         linux = kernel.read(archive)
+        tree = guestroot.root_tree(plan, fetched.debs, linux, progress)
+        initrd = guestroot.initrd(plan, tree, linux)
         described = manifest.contents(
             plan.suite,
             plan.architecture,
             linux.release,
             [*fetched.packages, fetched.kernel_package],
-            plan.digest_input,
+            [guestroot.bake_initrd(plan, tree, linux, ()), initrd, linux.image],
         )
-        tree = guestroot.root_tree(plan, fetched.debs, linux, described, progress)
-        initrd = guestroot.initrd(plan, tree, linux)
+        tree.file(manifest.IN_ROOT, manifest.contents_json(described))
         raw = guestroot.bake_initrd(plan, tree, linux, guestcode.entries(options.guest_code))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".image-", dir=options.out.parent) as name:
@@ -74,10 +73,12 @@ def build(options: BuildOptions, boot: BootFunction, progress: ProgressCallback 
         finished.mkdir()
         progress(Progress("bake"))
         space = 2 * len(raw) + _SPARE
-        root = bake(linux.image, raw, console=plan.console, space=space, work=work, boot=boot)
+        baked = bake(linux.image, raw, console=plan.console, space=space, work=work, boot=boot)
         (finished / "vmlinuz").write_bytes(linux.image)
         (finished / "initrd").write_bytes(initrd)
-        root.replace(finished / "root.erofs")
+        baked.root.replace(finished / "root.erofs")
+        if baked.vmlinux:
+            baked.vmlinux.replace(finished / "vmlinux")
         result = Manifest(described, {path.name: _measure(path) for path in sorted(finished.iterdir())})
         (finished / manifest.FILE).write_bytes(manifest.to_json(result))
         _publish(finished, options.out, work / "previous")

@@ -46,7 +46,7 @@ def pack(entries: Iterable[Entry]) -> bytes:
     """Return the archive. Times are zero and inode numbers count up, so the same entries give the same bytes."""
     parts: list[bytes] = []
     number = 0
-    for number, entry in enumerate(entries, 1):  # noqa: B007  # the trailer takes the number after the last
+    for number, entry in enumerate(entries, 1):  # the trailer takes the number after the last
         _append(parts, entry, number)
     _append(parts, Entry(_TRAILER, 0), number + 1)
     return b"".join(parts)

@@ -37,22 +37,22 @@ class Download:
 
 
 class _Meter:
-    """Adds up the bytes of all workers and reports now and then, from whichever thread came by."""
+    """How far each file is; reports the sum now and then, from whichever worker came by."""
 
     def __init__(self, total: int, phase: str, report: ProgressCallback) -> None:
         self._total, self._phase, self._report = total, phase, report
-        self._done = 0
+        self._done: dict[Download, int] = {}
         self._last = 0.0
         self._lock = threading.Lock()
 
-    def add(self, count: int) -> None:
+    def at(self, item: Download, position: int) -> None:
+        """Note that the first `position` bytes of a file are here."""
         with self._lock:
-            self._done += count
-            now = time.monotonic()
-            if now - self._last < _PROGRESS_EVERY and self._done < self._total:
-                return
-            self._last = now
-            self._report(Progress(self._phase, self._done, self._total))
+            self._done[item] = position
+            done, now = sum(self._done.values()), time.monotonic()
+            if now - self._last >= _PROGRESS_EVERY or done >= self._total:
+                self._last = now
+                self._report(Progress(self._phase, done, self._total))
 
 
 class Cache:
@@ -69,11 +69,12 @@ class Cache:
         Raises ImageError when a file cannot be had or is not what its hash says.
         """
         downloads = list(wanted)
-        meter = _Meter(sum(item.size for item in downloads), phase, self._progress)
+        unique = {item.sha256: item for item in downloads}
+        meter = _Meter(sum(item.size for item in unique.values()), phase, self._progress)
         with ThreadPoolExecutor(max_workers=_WORKERS) as pool:
-            futures = [pool.submit(self._one, item, meter) for item in downloads]
+            futures = {name: pool.submit(self._one, item, meter) for name, item in unique.items()}
             try:
-                return [future.result() for future in futures]
+                return [futures[item.sha256].result() for item in downloads]
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -95,26 +96,27 @@ class Cache:
 
     def _one(self, item: Download, meter: _Meter) -> Path:
         path = self._folder / item.sha256[:2] / item.sha256
-        if path.exists():
-            if _sha256(path) == item.sha256:
-                meter.add(item.size)
-                return path
-            path.unlink()  # damaged on this disk after it was verified
         failure = ""
         for attempt in range(_ATTEMPTS):
             _pause(attempt)
+            if path.exists():  # from an earlier build, or another one was faster
+                if _sha256(path) == item.sha256:
+                    meter.at(item, item.size)
+                    return path
+                path.unlink()  # damaged on this disk after it was verified
             try:
                 partial = self._download(item, meter)
+                found = _sha256(partial)
+                if found == item.sha256:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    partial.replace(path)
+                    return path
+                partial.unlink()
+                failure = f"expected SHA-256 {item.sha256}, received {found}"
             except (requests.RequestException, OSError) as error:
                 failure = str(error)
                 if isinstance(error, requests.RequestException) and _is_final(error):
                     break
-                continue
-            found = _sha256(partial)
-            if found == item.sha256:
-                return _publish(partial, path)
-            partial.unlink()
-            failure = f"expected SHA-256 {item.sha256}, received {found}"
         raise _unreachable(item.url, failure)
 
     def _download(self, item: Download, meter: _Meter) -> Path:
@@ -129,7 +131,7 @@ class Cache:
             if have > item.size:
                 stream.truncate(0)
                 have = 0
-            meter.add(have)
+            meter.at(item, have)
             if have == item.size:
                 return partial
             headers = {"Range": f"bytes={have}-"} if have else {}
@@ -138,12 +140,11 @@ class Cache:
                 if have and not _continues(answer, have):
                     stream.truncate(0)
                     stream.seek(0)
-                    meter.add(-have)
                     have = 0
                 for block in answer.iter_content(_BLOCK):
                     stream.write(block)
                     have += len(block)
-                    meter.add(len(block))
+                    meter.at(item, have)
                     if have > item.size:
                         break
             stream.flush()
@@ -174,16 +175,6 @@ def _is_final(error: requests.RequestException) -> bool:
 def _pause(attempt: int) -> None:
     if attempt:
         time.sleep(0.5 * 2**attempt)
-
-
-def _publish(partial: Path, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        partial.replace(path)
-    except FileNotFoundError:  # another build was faster
-        if not path.exists():
-            raise
-    return path
 
 
 def _sha256(path: Path) -> str:

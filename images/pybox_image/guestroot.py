@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pybox_image import cpio, kernel, manifest
+from pybox_image import cpio, kernel
 from pybox_image.debian import deb
 from pybox_image.kernel import Kernel, Module
 from pybox_image.progress import Progress, ProgressCallback
@@ -18,9 +18,7 @@ _BUSYBOX = "usr/bin/busybox"
 _APPLETS = ("chroot", "cp", "insmod", "mkdir", "mount", "poweroff", "sh", "switch_root", "sync")
 
 
-def root_tree(
-    recipe: Recipe, debs: Sequence[Path], linux: Kernel, contents: manifest.Contents, progress: ProgressCallback
-) -> Tree:
+def root_tree(recipe: Recipe, debs: Sequence[Path], linux: Kernel, progress: ProgressCallback) -> Tree:
     """Return the guest's root as it is before the bake."""
     tree = Tree(recipe.exclude)
     with ThreadPoolExecutor() as pool:  # decompression takes most of the time and runs beside Python
@@ -37,7 +35,6 @@ def root_tree(
     _accounts(tree)
     _certificates(tree)
     _modules(tree, linux, linux.closure(recipe.root_modules))
-    tree.file(manifest.IN_ROOT, manifest.contents_json(contents))
     return tree
 
 
@@ -74,7 +71,10 @@ def initrd(recipe: Recipe, tree: Tree, linux: Kernel) -> bytes:
 
 
 def bake_initrd(recipe: Recipe, tree: Tree, linux: Kernel, code: Iterable[cpio.Entry]) -> bytes:
-    """Return the initrd of the bake: the same start, the whole raw tree below `tree`, the guest code."""
+    """Return the initrd of the bake: the same start, the whole raw tree below `tree`, the guest code,
+    and the packed kernel where there is one."""
+    payload = kernel.payload(linux.image)
+    packed = [cpio.file("vmlinux.zst", payload.data)] if payload else []
     raw = (cpio.Entry(f"tree/{item.path}", item.mode, item.data, item.uid, item.gid) for item in tree.entries())
     return cpio.pack(
         [
@@ -82,6 +82,7 @@ def bake_initrd(recipe: Recipe, tree: Tree, linux: Kernel, code: Iterable[cpio.E
             cpio.folder("tree"),
             *raw,
             *code,
+            *packed,
             cpio.file("bake.py", recipe.bake_program),
             cpio.file("init", recipe.bake_init, 0o755),
         ]

@@ -12,7 +12,6 @@ from typing import Any
 from pybox_image.debian.index import Package
 from pybox_image.errors import ImageError
 
-FORMAT = 1  # raised when this code makes another image from the same inputs
 FILE = "manifest.json"
 IN_ROOT = "usr/lib/pybox/manifest.json"
 
@@ -28,9 +27,8 @@ class PackageEntry:
 
 @dataclass(frozen=True)
 class Contents:
-    """What goes into an image. `id` is a hash of all of it; the same id means the same files in the guest.
-
-    The guest code is not part of it: it travels beside the image.
+    """What goes into an image. `id` is a hash of all its files as they are before the bake; the same id means the
+    same files in the guest. The guest code is not part of it: it travels beside the image.
     """
 
     id: str
@@ -52,15 +50,12 @@ class Manifest:
         return self.contents.id
 
 
-def contents(
-    suite: str, architecture: str, kernel: str, packages: Iterable[Package], digest_input: bytes
-) -> Contents:
-    """Describe an image that is to be made. `digest_input` are the other inputs: lists, scripts, texts."""
+def contents(suite: str, architecture: str, kernel: str, packages: Iterable[Package], parts: Iterable[bytes]) -> Contents:
+    """Describe an image that is to be made of `parts`: the raw tree, the initrd, what the bake runs."""
     entries = tuple(sorted((PackageEntry(item.name, item.version, item.sha256) for item in packages), key=_by_name))
     digest = hashlib.sha256()
-    for part in (str(FORMAT), suite, architecture, kernel, *(entry.sha256 for entry in entries)):
-        digest.update(part.encode() + b"\0")
-    digest.update(digest_input)
+    for part in parts:
+        digest.update(hashlib.sha256(part).digest())
     return Contents(digest.hexdigest()[:16], suite, architecture, kernel, entries)
 
 

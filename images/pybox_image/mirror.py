@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-DEFAULT_ARCHIVE = "https://ftp.debian.org/debian"
-DEFAULT_SECURITY = "https://security.debian.org/debian-security"
+# Plain HTTP, as in apt's own defaults: what counts is signed, and caches and proxies can help.
+DEFAULT_ARCHIVE = "http://ftp.debian.org/debian"
+DEFAULT_SECURITY = "http://security.debian.org/debian-security"
 
 _APT = Path("/etc/apt")
 # Only a source with Debian's own suites is a mirror of Debian; a host with Ubuntu's falls to the default.
-_SUITE = re.compile(
-    r"(old)*stable|testing|unstable|sid|buster|bullseye|bookworm|trixie|forky|duke", re.ASCII
-)
+_SUITE = re.compile(r"(old)*stable|testing|unstable|sid|buster|bullseye|bookworm|trixie|forky|duke", re.ASCII)
 
 
 @dataclass(frozen=True)

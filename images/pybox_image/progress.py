@@ -19,6 +19,7 @@ class Progress:
     detail: str = ""
 
 
+# Called from worker threads too, one call at a time.
 ProgressCallback = Callable[[Progress], None]
 
 

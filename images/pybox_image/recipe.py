@@ -15,8 +15,7 @@ from pybox_image.errors import ImageError
 @dataclass(frozen=True)
 class Recipe:
     """One architecture's image. Meanings of the lists stand in `data/image.toml`; `console` is the kernel's name
-    of the serial port; `files` are texts of this project by path; `digest_input` is all of the data, for the
-    image's id."""
+    of the serial port; `files` are texts of this project by path."""
 
     architecture: str
     suite: str
@@ -33,21 +32,15 @@ class Recipe:
     initrd_init: bytes
     bake_init: bytes
     bake_program: bytes
-    digest_input: bytes
 
 
 def load(architecture: str) -> Recipe:
     """Return the recipe for Debian's name of an architecture. Raises ImageError for one that is not supported."""
     data = resources.files("pybox_image").joinpath("data")
-    source = data.joinpath("image.toml").read_bytes()
-    table = tomllib.loads(source.decode())
+    table = tomllib.loads(data.joinpath("image.toml").read_text(encoding="utf-8"))
     architectures: Mapping[str, Any] = table["architectures"]
     if architecture not in architectures:
-        raise ImageError(
-            f"there is no guest image for {architecture}", f"there is one for {', '.join(architectures)}"
-        )
-    files = tuple(_files(data.joinpath("etc"), "etc"))
-    scripts = [data.joinpath(name).read_bytes() for name in ("initrd-init", "bake-init", "bake.py")]
+        raise ImageError(f"there is no guest image for {architecture}", f"there is one for {', '.join(architectures)}")
     kernel = table["kernel"]
     return Recipe(
         architecture=architecture,
@@ -61,11 +54,10 @@ def load(architecture: str) -> Recipe:
         initrd_modules=tuple(kernel["initrd"]),
         root_modules=tuple(kernel["modules"]),
         console=architectures[architecture]["console"],
-        files=files,
-        initrd_init=scripts[0],
-        bake_init=scripts[1],
-        bake_program=scripts[2],
-        digest_input=b"\0".join([source, *scripts, *(part for path, text in files for part in (path.encode(), text))]),
+        files=tuple(_files(data.joinpath("etc"), "etc")),
+        initrd_init=data.joinpath("initrd-init").read_bytes(),
+        bake_init=data.joinpath("bake-init").read_bytes(),
+        bake_program=data.joinpath("bake.py").read_bytes(),
     )
 
 

@@ -8,6 +8,7 @@ import stat
 import tarfile
 from collections.abc import Iterable
 from fnmatch import translate
+from pathlib import Path
 
 from pybox_image import cpio
 from pybox_image.errors import ImageError
@@ -79,13 +80,34 @@ class Tree:
         """Return everything, folders before what is in them."""
         return [entry for _path, entry in sorted(self._entries.items())]
 
+    def write(self, into: Path) -> None:
+        """Write everything below the folder `into`, as the calling user; owners are not kept.
+
+        What is there already is replaced, links are not followed.
+        """
+        for entry in self.entries():
+            path = into / entry.path
+            if stat.S_ISDIR(entry.mode):
+                path.mkdir(parents=True, exist_ok=True)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            if stat.S_ISLNK(entry.mode):
+                path.symlink_to(entry.data.decode())
+            else:
+                path.write_bytes(entry.data)
+                path.chmod(stat.S_IMODE(entry.mode) & 0o777)
+
     def __contains__(self, path: str) -> bool:
         return self._path(path) in self._entries
 
     def _put(self, entry: cpio.Entry) -> None:
         parent = posixpath.dirname(entry.path)
-        if parent and parent not in self._entries:
-            self.folder(parent)
+        if parent:
+            if parent not in self._entries:
+                self.folder(parent)
+            elif not stat.S_ISDIR(self._entries[parent].mode):
+                raise ImageError("a package cannot be unpacked", f"{entry.path} is below something that is no folder")
         self._entries[entry.path] = entry
 
     def _path(self, name: str) -> str:

@@ -83,11 +83,7 @@ def test_guest_imports_go_down() -> None:
     ],
 )
 def test_packages_keep_apart(folder: str, forbidden: str) -> None:
-    guilty = [
-        str(path)
-        for path in modules(folder)
-        if any(name.split(".")[0] == forbidden for name in imports(path))
-    ]
+    guilty = [str(path) for path in modules(folder) if any(name.split(".")[0] == forbidden for name in imports(path))]
     assert guilty == []
 
 
@@ -135,11 +131,7 @@ def test_one_process_door() -> None:
 
 
 def test_one_loader_of_c_libraries() -> None:
-    guilty = {
-        name
-        for name in importers("guest/pyboxd", "ctypes")
-        if "CDLL(" in (ROOT / "guest/pyboxd" / name).read_text()
-    }
+    guilty = {name for name in importers("guest/pyboxd", "ctypes") if "CDLL(" in (ROOT / "guest/pyboxd" / name).read_text()}
     assert guilty <= {"linux/libc.py"}
 
 

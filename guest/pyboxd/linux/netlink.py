@@ -169,18 +169,11 @@ def new_bridge(name: str, *, mac: str, mtu: int) -> Request:
     return Request(RTM_NEWLINK, flags, payload, f"create the bridge {name}")
 
 
-def new_veth(
-    name: str, *, master: int, mtu: int, peer: str, peer_mac: str, peer_namespace: int, up: bool = True
-) -> Request:
-    """Create a pair in one message: `name` here, a port of the bridge with index `master`; `peer` in the network
-    namespace that the descriptor `peer_namespace` is open on. Both ends are set up, unless `up` is false."""
-    other = _link_message(
-        text(IFLA_IFNAME, peer),
-        attribute(IFLA_ADDRESS, _mac(peer_mac)),
-        u32(IFLA_MTU, mtu),
-        u32(IFLA_NET_NS_FD, peer_namespace),
-        up=up,
-    )
+def new_veth(name: str, *, mtu: int, peer: str, peer_namespace: int, master: int = 0) -> Request:
+    """Create a pair in one message: `name` here, up, and a port of the bridge with index `master` unless that is 0;
+    `peer` in the network namespace that the descriptor `peer_namespace` is open on, where it has to be set up (the
+    kernel refuses to do that before the ends know each other)."""
+    other = _link_message(text(IFLA_IFNAME, peer), u32(IFLA_MTU, mtu), u32(IFLA_NET_NS_FD, peer_namespace))
     payload = _link_message(
         text(IFLA_IFNAME, name),
         u32(IFLA_MTU, mtu),
@@ -190,7 +183,7 @@ def new_veth(
             text(IFLA_INFO_KIND, "veth"),
             nested(IFLA_INFO_DATA, nested(VETH_INFO_PEER, other)),
         ),
-        up=up,
+        up=True,
     )
     flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
     return Request(RTM_NEWLINK, flags, payload, f"create the link {name} with its peer {peer}")
@@ -201,8 +194,10 @@ def delete_link(name: str) -> Request:
     return Request(RTM_DELLINK, NLM_F_ACK, payload, f"delete the link {name}")
 
 
-def set_up(name: str) -> Request:
-    payload = _link_message(text(IFLA_IFNAME, name), up=True)
+def set_up(name: str, *, mac: str = "") -> Request:
+    """Set the link up, with another hardware address if one is given."""
+    address = attribute(IFLA_ADDRESS, _mac(mac)) if mac else b""
+    payload = _link_message(text(IFLA_IFNAME, name), address, up=True)
     return Request(RTM_NEWLINK, NLM_F_ACK, payload, f"set the link {name} up")
 
 
@@ -215,11 +210,6 @@ def set_master(name: str, master: int) -> Request:
 def set_mtu(name: str, mtu: int) -> Request:
     payload = _link_message(text(IFLA_IFNAME, name), u32(IFLA_MTU, mtu))
     return Request(RTM_NEWLINK, NLM_F_ACK, payload, f"set the mtu of the link {name} to {mtu}")
-
-
-def set_mac(name: str, mac: str) -> Request:
-    payload = _link_message(text(IFLA_IFNAME, name), attribute(IFLA_ADDRESS, _mac(mac)))
-    return Request(RTM_NEWLINK, NLM_F_ACK, payload, f"set the address of the link {name} to {mac}")
 
 
 def rename(index: int, name: str) -> Request:
@@ -246,9 +236,9 @@ def add_address(index: int, address: str, prefix: int) -> Request:
 
 def default_route(gateway: str, index: int) -> Request:
     """Add, or replace, the default route by `gateway` over the link."""
-    payload = _ROUTE.pack(
-        socket.AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0
-    ) + b"".join((attribute(RTA_GATEWAY, socket.inet_aton(gateway)), u32(RTA_OIF, index)))
+    payload = _ROUTE.pack(socket.AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0) + b"".join(
+        (attribute(RTA_GATEWAY, socket.inet_aton(gateway)), u32(RTA_OIF, index))
+    )
     flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
     return Request(RTM_NEWROUTE, flags, payload, f"set the default route by {gateway}")
 
@@ -264,9 +254,7 @@ def list_links() -> Request:
 
 
 def list_addresses() -> Request:
-    return Request(
-        RTM_GETADDR, NLM_F_DUMP, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0), "list the addresses"
-    )
+    return Request(RTM_GETADDR, NLM_F_DUMP, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0), "list the addresses")
 
 
 # --- decoding -------------------------------------------------------------------------------------------------
@@ -347,9 +335,7 @@ class RouteSocket:
     the system call. A context manager. Every method raises OSError."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
-        )
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
         try:
             self._socket.bind((0, 0))
             for option in (NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
@@ -362,9 +348,7 @@ class RouteSocket:
     def __enter__(self) -> RouteSocket:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import threading
 from types import TracebackType
 
 from pyboxd.linux import libc
 
 NFT_CTX_DEFAULT = 0
+_running = threading.Lock()  # libnftables keeps some of its state outside the context
 
 
 def _library() -> ctypes.CDLL:
@@ -45,9 +47,7 @@ class Nftables:
     def __enter__(self) -> Nftables:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:
@@ -57,9 +57,11 @@ class Nftables:
 
     def run(self, commands: str) -> str:
         """Run the commands as one transaction: all of them or none. What they print is returned."""
-        status = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
-        output = self._text(self._library.nft_ctx_get_output_buffer(self._context))
-        complaint = self._text(self._library.nft_ctx_get_error_buffer(self._context))
+        library = self._library
+        with _running:
+            status = library.nft_run_cmd_from_buffer(self._context, commands.encode())
+            output = self._text(library.nft_ctx_get_output_buffer(self._context))
+            complaint = self._text(library.nft_ctx_get_error_buffer(self._context))
         if status:
             raise OSError(_errno(complaint), f"cannot change the packet rules: {complaint.strip()}")
         return output

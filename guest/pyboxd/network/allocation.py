@@ -16,11 +16,21 @@ POOLS = (
 # Ports of the guest's card that the host forwards to. Below the kernel's own range for outgoing connections
 # (32768-60999), so that no connection of the guest can hold one of them.
 GUEST_PORTS = range(20000, 32768)
+_HEXADECIMAL = set("0123456789abcdef")
 
 
 def mac_of(address: IPv4Address) -> str:
     """The hardware address Docker derives from an address: 172.17.0.2 has 02:42:ac:11:00:02."""
     return "02:42:" + address.packed.hex(":")
+
+
+def check_mac(text: str) -> str:
+    """A hardware address that was asked for, in lower case with colons."""
+    parts = text.lower().replace("-", ":").split(":")
+    plain = len(parts) == 6 and all(len(part) == 2 and set(part) <= _HEXADECIMAL for part in parts)
+    if not plain or int(parts[0], 16) & 1:  # the lowest bit marks a group address
+        raise InvalidArgument(f"invalid mac address {text}")
+    return ":".join(parts)
 
 
 def gateway_of(subnet: IPv4Network) -> IPv4Address:

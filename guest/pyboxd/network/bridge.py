@@ -6,29 +6,26 @@ methods are short (a few milliseconds of kernel work), are called on the event l
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 
 from pyboxd.linux import netlink
 from pyboxd.linux.nftables import Nftables
 from pyboxd.network import allocation, rules
+from pyboxd.network.definitions import DEFAULT_DEVICE
 from pyboxd.network.model import Endpoint, Network
-from pyboxd.network.namespaces import write_sysctl
+from pyboxd.network.namespaces import MTU, Namespace, plug, write_sysctl
 
-MTU = 1500  # of the guest's card
 UPLINK_ADDRESS = IPv4Address("10.0.2.15")
-UPLINK_SUBNET = IPv4Network("10.0.2.0/24")
 GUARDED_PORTS = (22, 2376)  # the machine's ssh and the engine's API: no container reaches them
-DEFAULT_BRIDGE = "docker0"
 
 
 class Fabric:
     """Bridges, links and packet rules of the guest. A context of kernel objects, none of which ends with it."""
 
-    def __init__(
-        self, uplink_address: IPv4Address = UPLINK_ADDRESS, guarded_ports: Sequence[int] = GUARDED_PORTS
-    ) -> None:
+    def __init__(self, uplink_address: IPv4Address = UPLINK_ADDRESS, guarded_ports: Sequence[int] = GUARDED_PORTS) -> None:
         self._uplink_address = uplink_address
         self._guarded_ports = tuple(guarded_ports)
         self._route = netlink.RouteSocket()
@@ -47,7 +44,11 @@ class Fabric:
         if self._prepared:
             return
         write_sysctl("net/ipv4/ip_forward", "1")
-        self._bridges[DEFAULT_BRIDGE] = self._make_bridge(_default_rules())
+        write_sysctl("net/ipv6/conf/default/disable_ipv6", "1")  # no bridge and no link gets an IPv6 address
+        # Where `br_netfilter` is there, it would turn packets that a container sends to itself by the gateway back
+        # before they are routed, and a bridge sends nothing out by the port it came in by.
+        write_sysctl("net/bridge/bridge-nf-call-iptables", "0")
+        self._bridges[DEFAULT_DEVICE] = self._make_bridge(_default_rules())
         self._adopted = self._has_table()
         if not self._adopted:
             self._nft.run(self._table([]))
@@ -61,14 +62,14 @@ class Fabric:
             return  # a machine that has just started
         for network in used:
             self._bridges[network.bridge] = self._make_bridge(_bridge_rules(network))
-        others = [_bridge_rules(network) for network in used if network.bridge != DEFAULT_BRIDGE]
+        others = [_bridge_rules(network) for network in used if network.bridge != DEFAULT_DEVICE]
         self._nft.run(self._table(others) + rules.add_ports(ports))
         self._adopted = False
         known = set(links)
         bridges = set(self._bridges.values())
         for link in self._route.links():
             if link.kind == "veth" and link.master in bridges and link.name not in known:
-                self.unplug(link.name)
+                _delete_link(link.name)
 
     def ensure_bridge(self, network: Network) -> int:
         """The index of the network's bridge, which is made if it is not there."""
@@ -80,28 +81,25 @@ class Fabric:
             self._bridges[network.bridge] = index
         return index
 
-    def remove_bridge(self, network: Network) -> None:
+    async def remove_bridge(self, network: Network) -> None:
         """Undo `ensure_bridge`; no error if it was never done."""
         if self._bridges.pop(network.bridge, None) is not None:
             self._nft.run(rules.delete_bridge(_bridge_rules(network)))
-        self.unplug(network.bridge)
+            await self.unplug(network.bridge)
 
-    def plug(self, network: Network, endpoint: Endpoint, namespace: int) -> None:
-        """Make the endpoint's veth pair, with its far end in the namespace of that descriptor."""
-        self._route.execute(
-            netlink.new_veth(
-                endpoint.link,
-                master=self.ensure_bridge(network),
-                mtu=MTU,
-                peer=endpoint.interface,
-                peer_mac=endpoint.mac,
-                peer_namespace=namespace,
-            )
-        )
+    def plug_spare(self, network: Network, endpoint: Endpoint, namespace: Namespace) -> None:
+        """Put the pair that a fresh namespace came with into the network."""
+        self._route.execute(netlink.set_master(namespace.link, self.ensure_bridge(network)))
+        configure(namespace.route, network, endpoint)
 
-    def unplug(self, link: str) -> None:
-        """Delete a link; no error if there is none."""
-        _ignoring(errno.ENODEV, self._route, netlink.delete_link(link))
+    def plug(self, network: Network, endpoint: Endpoint, path: str, route: netlink.RouteSocket) -> None:
+        """Make a pair into the namespace of that path, `route` being a socket of it."""
+        plug(self._route, endpoint.link, path, endpoint.interface, master=self.ensure_bridge(network))
+        configure(route, network, endpoint)
+
+    async def unplug(self, link: str) -> None:
+        """Delete a link; no error if there is none. It takes the kernel tens of milliseconds, so a thread does it."""
+        await asyncio.to_thread(_delete_link, link)
 
     def add_ports(self, ports: Sequence[rules.PortRules]) -> None:
         if ports:
@@ -124,7 +122,6 @@ class Fabric:
         name, gateway = wanted.interface, wanted.gateway
         bridge = netlink.new_bridge(name, mac=allocation.mac_of(gateway), mtu=MTU)
         _ignoring(errno.EEXIST, self._route, bridge)
-        write_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "1")
         # Lets the guest's processes reach published ports by 127.0.0.1; the chain `raw` keeps containers out of it.
         write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
         index = self._route.link(name).index
@@ -133,21 +130,30 @@ class Fabric:
         return index
 
 
-def configure(
-    route: netlink.RouteSocket, network: Network, endpoint: Endpoint, *, default_route: bool
-) -> None:
-    """Give the container's end of the pair its address and, if asked, the default route; `route` is a socket of
-    the container's namespace."""
+def configure(route: netlink.RouteSocket, network: Network, endpoint: Endpoint) -> None:
+    """Give the container's end of the pair its addresses; `route` is a socket of the container's namespace."""
     assert network.subnet is not None
     index = route.link(endpoint.interface).index
-    route.execute(netlink.add_address(index, str(endpoint.address), network.subnet.prefixlen))
-    if default_route and network.gateway is not None:
-        route.execute(netlink.default_route(str(network.gateway), index))
+    route.execute(
+        netlink.set_up(endpoint.interface, mac=endpoint.mac),
+        netlink.add_address(index, str(endpoint.address), network.subnet.prefixlen),
+    )
+
+
+def set_default_route(route: netlink.RouteSocket, network: Network, endpoint: Endpoint) -> None:
+    """Send what has no other way by that network."""
+    index = route.link(endpoint.interface).index
+    route.execute(netlink.default_route(str(network.gateway), index))
+
+
+def _delete_link(name: str) -> None:
+    with netlink.RouteSocket() as route:
+        _ignoring(errno.ENODEV, route, netlink.delete_link(name))
 
 
 def _default_rules() -> rules.BridgeRules:
     subnet = allocation.DEFAULT_BRIDGE
-    return rules.BridgeRules(DEFAULT_BRIDGE, subnet, allocation.gateway_of(subnet))
+    return rules.BridgeRules(DEFAULT_DEVICE, subnet, allocation.gateway_of(subnet))
 
 
 def _bridge_rules(network: Network) -> rules.BridgeRules:

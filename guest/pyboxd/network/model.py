@@ -13,9 +13,7 @@ from pyboxd.model import EMPTY, PublishedPort
 class PortPublisher(Protocol):
     """The host's side of a published port, over the control channel."""
 
-    async def publish(
-        self, protocol: str, host_ip: str, host_port: int, guest_port: int
-    ) -> tuple[str, int]:
+    async def publish(self, protocol: str, host_ip: str, host_port: int, guest_port: int) -> tuple[str, int]:
         """Listen on the host (`host_ip` "" is the configured default, `host_port` 0 any free one) and forward to
         the guest's card. The (address, port) that listens now; an error in Docker's words when it cannot.
         Asking again for a forward that is there already is no error."""
@@ -67,6 +65,15 @@ PREDEFINED = ("bridge", "host", "none")
 
 
 @dataclass(frozen=True)
+class Wishes:
+    """What a container wants of its place in a network; "" is chosen."""
+
+    mac: str = ""
+    address: str = ""
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Endpoint:
     """A container's place in a network, as the store keeps it."""
 
@@ -78,6 +85,11 @@ class Endpoint:
     link: str  # the guest's end of the veth pair
     interface: str  # the container's end: "eth0", …
     names: tuple[str, ...] = ()  # answered by the network's DNS; the first one to reverse queries
+
+    @property
+    def owner(self) -> str:
+        """The container as a person knows it."""
+        return self.names[0] if self.names else self.container_id[:12]
 
 
 @dataclass(frozen=True)

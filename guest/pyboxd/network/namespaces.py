@@ -1,7 +1,8 @@
 """Network namespaces with names, and a few spare ones that wait for the next container.
 
 A namespace is made by a thread that leaves the guest's namespace, configures the new one and ends; the engine never
-forks for it. A bind mount of the thread's /proc entry keeps the namespace under locations.NETNS.
+forks for it. A bind mount of the thread's /proc entry keeps the namespace under locations.NETNS. A spare namespace
+has its veth pair already, because making one is what takes the kernel longest; the guest's end is in no bridge yet.
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pyboxd import locations
-from pyboxd.linux import libc, netlink
-
-CLONE_NEWNET = 0x40000000  # <linux/sched.h>
-MS_BIND = 0x1000  # <linux/mount.h>
-MNT_DETACH = 2
+from pyboxd.linux import mount, namespaces, netlink
+from pyboxd.linux.constants import CLONE_NEWNET, MNT_DETACH, MS_BIND
 
 SPARE = 2
+MTU = 1500  # of the guest's card, and so of everything behind it
+INTERFACE = "eth0"  # the far end of a spare namespace's pair
 # Seconds between taking a spare namespace and making the next: the container that took it starts meanwhile.
 REFILL_DELAY = 0.25
 # As Docker sets them for every container, and no IPv6 address on any interface but lo, because networks are IPv4.
@@ -45,10 +45,11 @@ class Namespace:
     name: str
     path: str
     route: netlink.RouteSocket
+    link: str = ""  # the guest's end of the pair whose other end is INTERFACE; "" if there is none
 
 
 class Namespaces:
-    """The named network namespaces under `folder`. All methods are called on the event loop's thread."""
+    """The named network namespaces under `folder`. Methods are called on the event loop's thread; `remove` on any."""
 
     def __init__(self, folder: str = locations.NETNS, spare: int = SPARE) -> None:
         self._folder = folder
@@ -66,14 +67,24 @@ class Namespaces:
         for _ in range(self._spare - len(self._ready)):
             await self._grow()
 
-    async def take(self) -> Namespace:
+    def fill_soon(self) -> None:
+        """Make the spare namespaces that are missing, in the background and not at once."""
+        if self._refill is None:
+            self._refill = asyncio.get_running_loop().call_later(REFILL_DELAY, self._start_refill)
+
+    async def take_bare(self) -> Namespace:
         """A fresh namespace: lo is up, nothing else is in it. The caller closes its socket and removes it."""
+        name = secrets.token_hex(8)
+        return Namespace(name, self.path(name), await _in_own_thread(lambda: _make(self.path(name))))
+
+    async def take(self) -> Namespace:
+        """A fresh namespace: lo is up, and INTERFACE, which is not up, is one end of a pair. The caller closes its
+        socket and removes it."""
         while not self._ready:
             # A caller that is cancelled leaves the namespace to the next one.
             await asyncio.shield(self._keep(asyncio.ensure_future(self._grow())))
         taken = self._ready.pop(0)
-        if self._refill is None:
-            self._refill = asyncio.get_running_loop().call_later(REFILL_DELAY, self._start_refill)
+        self.fill_soon()
         return taken
 
     async def run_in(self, name: str, function: Callable[[], T]) -> T:
@@ -84,7 +95,7 @@ class Namespaces:
         """Take the name away; the namespace ends with its last process. No error if there is none."""
         path = self.path(name)
         try:
-            libc.umount(path, MNT_DETACH)
+            mount.umount2(path, MNT_DETACH)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.EINVAL):  # EINVAL: a file, but nothing is mounted on it
                 raise
@@ -111,8 +122,9 @@ class Namespaces:
 
     async def _grow(self) -> None:
         name = secrets.token_hex(8)
-        path = self.path(name)
-        self._ready.append(Namespace(name, path, await _in_own_thread(lambda: _make(path))))
+        path, link = self.path(name), f"veth{name[:8]}"
+        route = await _in_own_thread(lambda: _make(path, link))
+        self._ready.append(Namespace(name, path, route, link))
 
     def _start_refill(self) -> None:
         self._refill = None
@@ -140,32 +152,38 @@ async def _in_own_thread(function: Callable[[], T]) -> T:
         executor.shutdown(wait=False)
 
 
-def _make(path: str) -> netlink.RouteSocket:
-    """Turn the calling thread's network namespace into a new one, kept under `path`."""
-    libc.unshare(CLONE_NEWNET)
-    for name, value in SYSCTLS:
-        write_sysctl(name, value)
-    route = netlink.RouteSocket()
-    try:
+def _make(path: str, link: str = "") -> netlink.RouteSocket:
+    """Turn the calling thread's network namespace into a new one, kept under `path`; with a pair whose end `link`
+    stays in the old one. A socket of the new namespace."""
+    with netlink.RouteSocket() as guest, contextlib.ExitStack() as undo:
+        namespaces.unshare(CLONE_NEWNET)
+        for name, value in SYSCTLS:
+            write_sysctl(name, value)
+        route = netlink.RouteSocket()
+        undo.callback(route.close)
         route.execute(netlink.set_up("lo"))
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
-        try:
-            libc.mount("/proc/thread-self/ns/net", path, "", MS_BIND, "")
-        except OSError:
-            os.unlink(path)
-            raise
-    except OSError:
-        route.close()
-        raise
+        undo.callback(os.unlink, path)
+        mount.mount("/proc/thread-self/ns/net", path, flags=MS_BIND)
+        undo.callback(mount.umount2, path, MNT_DETACH)
+        if link:
+            plug(guest, link, path, INTERFACE)
+        undo.pop_all()
     return route
 
 
-def _enter_and_call(path: str, function: Callable[[], T]) -> T:
+def plug(guest: netlink.RouteSocket, link: str, path: str, interface: str, *, master: int = 0) -> None:
+    """Make a veth pair: `link` in the guest, a port of the bridge with index `master` (0: of none), and `interface`
+    in the namespace of that path, where it has to be set up."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        libc.setns(descriptor, CLONE_NEWNET)
+        guest.execute(netlink.new_veth(link, mtu=MTU, peer=interface, peer_namespace=descriptor, master=master))
     finally:
         os.close(descriptor)
+
+
+def _enter_and_call(path: str, function: Callable[[], T]) -> T:
+    namespaces.enter_path(path, CLONE_NEWNET)
     return function()
 
 

@@ -45,9 +45,7 @@ class Ports:
                     ports.append(self._with_reach(port, ports))
                 self._fabric.add_ports(port_rules(ports, address))
                 undo.callback(self._fabric.delete_ports, port_rules(ports, address))
-                with self._state.transaction():
-                    for port in ports:
-                        self._state.add_port(port)
+                self._state.add_ports(ports)
                 undo.pop_all()
         return tuple(port.published() for port in ports)
 
@@ -70,9 +68,7 @@ class Ports:
         told in the log and asked for again the next time."""
         for port in self._state.ports():
             try:
-                bound_ip, _ = await self._publisher.publish(
-                    port.protocol, port.asked_ip, port.host_port, port.guest_port
-                )
+                bound_ip, _ = await self._publisher.publish(port.protocol, port.asked_ip, port.host_port, port.guest_port)
             except (PyboxdError, OSError) as error:
                 log.warning("container %s lost a published port: %s", port.container_id[:12], error)
                 continue
@@ -80,9 +76,7 @@ class Ports:
 
     async def _listen(self, container_id: str, request: PortRequest, guest_port: int, owner: str) -> Port:
         self._check_free(request, owner)
-        bound_ip, host_port = await self._publisher.publish(
-            request.protocol, request.host_ip, request.host_port, guest_port
-        )
+        bound_ip, host_port = await self._publisher.publish(request.protocol, request.host_ip, request.host_port, guest_port)
         return Port(
             container_id=container_id,
             container_port=request.container_port,
@@ -112,8 +106,7 @@ class Ports:
         """Two ports of the host can differ in their address only; the guest's addresses then lead to the first."""
         key = (port.protocol, port.host_port)
         taken = any(
-            other.reachable and (other.protocol, other.host_port) == key
-            for other in (*others, *self._state.ports())
+            other.reachable and (other.protocol, other.host_port) == key for other in (*others, *self._state.ports())
         )
         return dataclasses.replace(port, reachable=port.reachable and not taken)
 

@@ -13,6 +13,7 @@ What the table does, in the order in which a packet meets it:
 * an internal network has no way out and none in;
 * what leaves by the guest's card gets the card's address.
 
+Packets between two ports of one bridge come by here too when `br_netfilter` is loaded; `within` lets them pass.
 The family is `inet` so that the guarded ports are guarded for IPv6 too. Whether an address is the guest's is asked
 of the set `local` instead of `fib`, which would need four more kernel modules.
 """
@@ -60,6 +61,7 @@ add table {TABLE}
 delete table {TABLE}
 table {TABLE} {{
     set bridges {{ type ifname; }}
+    set within {{ type ifname . ifname; }}
     set internal {{ type ifname; }}
     set subnets {{ type ipv4_addr; flags interval; }}
     set local {{ type ipv4_addr; {local} }}
@@ -88,8 +90,8 @@ table {TABLE} {{
     chain forward {{
         type filter hook forward priority filter; policy accept;
         ct state established,related accept
+        iifname . oifname @within accept
         iifname @internal reject with icmpx admin-prohibited
-        oifname @internal drop
         ct status dnat accept
         iifname @bridges oifname "{UPLINK}" accept
         iifname @bridges reject with icmpx admin-prohibited
@@ -126,9 +128,10 @@ def delete_table() -> str:
 
 
 def _bridge(verb: str, bridge: BridgeRules) -> str:
-    kept = [("bridges", f'"{bridge.interface}"'), ("local", str(bridge.gateway))]
+    name = f'"{bridge.interface}"'
+    kept = [("bridges", name), ("within", f"{name} . {name}"), ("local", str(bridge.gateway))]
     # An internal network's subnet has no business on the card; without masquerade an answer would find no way back.
-    kept.append(("internal", f'"{bridge.interface}"') if bridge.internal else ("subnets", str(bridge.subnet)))
+    kept.append(("internal", name) if bridge.internal else ("subnets", str(bridge.subnet)))
     return "".join(f"{verb} element {TABLE} {name} {{ {element} }}\n" for name, element in kept)
 
 

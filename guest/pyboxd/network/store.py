@@ -7,7 +7,9 @@ machine finds all, and no container's start waits for a disk.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from pyboxd.database import Database, Row
@@ -42,33 +44,42 @@ _NETWORK = (
     "SELECT id, name, driver, created, subnet, gateway, ip_range, bridge, internal, attachable, labels, options "
     "FROM networks "
 )
+_SANDBOX = "SELECT container_id, namespace, resolvers FROM network_sandboxes "
 _ENDPOINT = "SELECT id, container_id, network_id, address, mac, link, interface, names FROM network_endpoints "
 _PORT = (
-    "SELECT container_id, container_port, protocol, guest_port, asked_ip, bound_ip, host_port, reachable "
-    "FROM network_ports "
+    "SELECT container_id, container_port, protocol, guest_port, asked_ip, bound_ip, host_port, reachable FROM network_ports "
 )
 
 
 class NetworkStore:
-    """The networks there are. `database` is the engine's, on the data disk."""
+    """The networks there are, all of them in memory too. `database` is the engine's, on the data disk."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         database.define(_NETWORKS)
+        rows = database.rows(_NETWORK + "ORDER BY created, rowid")
+        self._by_id = {network.id: network for network in map(_network, rows)}
 
     def all(self) -> tuple[Network, ...]:
-        return tuple(_network(row) for row in self._database.rows(_NETWORK + "ORDER BY created, rowid"))
+        """The oldest first."""
+        return tuple(self._by_id.values())
+
+    def by_id(self, network_id: str) -> Network | None:
+        return self._by_id.get(network_id)
 
     def by_name(self, name: str) -> Network | None:
-        row = self._database.row(_NETWORK + "WHERE name = ?", (name,))
-        return _network(row) if row else None
+        return next((network for network in self._by_id.values() if network.name == name), None)
 
     def by_id_prefix(self, prefix: str) -> tuple[Network, ...]:
-        """The networks whose id begins so; the one alone whose whole id it is."""
-        rows = self._database.rows(_NETWORK + "WHERE substr(id, 1, ?) = ?", (len(prefix), prefix))
-        return tuple(_network(row) for row in rows)
+        return tuple(network for network in self._by_id.values() if network.id.startswith(prefix))
 
-    def add(self, network: Network) -> None:
+    def add_all(self, networks: Collection[Network]) -> None:
+        with self._database.transaction():
+            for network in networks:
+                self._add(network)
+        self._by_id.update((network.id, network) for network in networks)
+
+    def _add(self, network: Network) -> None:
         self._database.execute(
             "INSERT INTO networks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -89,15 +100,19 @@ class NetworkStore:
 
     def remove(self, network_id: str) -> None:
         self._database.execute("DELETE FROM networks WHERE id = ?", (network_id,))
+        del self._by_id[network_id]
 
 
 class StateStore:
-    """Namespaces, endpoints and ports of the containers that run. `database` is on a tmpfs."""
+    """Namespaces, endpoints and ports of the containers that run, all of them in memory too. `database` is on a
+    tmpfs. Reading gives them in the order in which they were added."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.transaction = database.transaction
         database.define(_STATE)
+        self._sandboxes = {one.container_id: one for one in map(_sandbox, database.rows(_SANDBOX + "ORDER BY rowid"))}
+        self._endpoints = {one.id: one for one in map(_endpoint, database.rows(_ENDPOINT + "ORDER BY rowid"))}
+        self._ports = {_key(one): one for one in map(_port, database.rows(_PORT + "ORDER BY rowid"))}
 
     # sandboxes
 
@@ -106,19 +121,22 @@ class StateStore:
             "INSERT INTO network_sandboxes VALUES (?, ?, ?)",
             (sandbox.container_id, sandbox.namespace, " ".join(sandbox.resolvers)),
         )
+        self._sandboxes[sandbox.container_id] = sandbox
 
     def sandbox(self, container_id: str) -> Sandbox | None:
-        query = "SELECT container_id, namespace, resolvers FROM network_sandboxes WHERE container_id = ?"
-        row = self._database.row(query, (container_id,))
-        return _sandbox(row) if row else None
+        return self._sandboxes.get(container_id)
 
     def sandboxes(self) -> tuple[Sandbox, ...]:
-        rows = self._database.rows("SELECT container_id, namespace, resolvers FROM network_sandboxes")
-        return tuple(_sandbox(row) for row in rows)
+        return tuple(self._sandboxes.values())
 
     def remove_sandbox(self, container_id: str) -> None:
         """With its endpoints and ports."""
         self._database.execute("DELETE FROM network_sandboxes WHERE container_id = ?", (container_id,))
+        del self._sandboxes[container_id]
+        for endpoint in self.endpoints(container_id=container_id):
+            del self._endpoints[endpoint.id]
+        for port in self.ports(container_id):
+            del self._ports[_key(port)]
 
     # endpoints
 
@@ -136,50 +154,61 @@ class StateStore:
                 " ".join(endpoint.names),
             ),
         )
+        self._endpoints[endpoint.id] = endpoint
 
     def endpoints(self, *, container_id: str = "", network_id: str = "") -> tuple[Endpoint, ...]:
-        """All endpoints, or those of one container (in the order of their attachment) or network."""
-        rows = self._database.rows(
-            _ENDPOINT
-            + "WHERE (?1 = '' OR container_id = ?1) AND (?2 = '' OR network_id = ?2) ORDER BY rowid",
-            (container_id, network_id),
+        """All endpoints, or those of one container or network."""
+        return tuple(
+            endpoint
+            for endpoint in self._endpoints.values()
+            if container_id in ("", endpoint.container_id) and network_id in ("", endpoint.network_id)
         )
-        return tuple(_endpoint(row) for row in rows)
 
     def remove_endpoint(self, endpoint_id: str) -> None:
         self._database.execute("DELETE FROM network_endpoints WHERE id = ?", (endpoint_id,))
+        del self._endpoints[endpoint_id]
 
     # ports
 
-    def add_port(self, port: Port) -> None:
-        self._database.execute(
-            "INSERT INTO network_ports VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                port.protocol,
-                port.guest_port,
-                port.container_id,
-                port.container_port,
-                port.asked_ip,
-                port.bound_ip,
-                port.host_port,
-                int(port.reachable),
-            ),
-        )
+    def add_ports(self, ports: Sequence[Port]) -> None:
+        """Add all or none."""
+        with self._database.transaction():
+            for port in ports:
+                self._database.execute(
+                    "INSERT INTO network_ports VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        port.protocol,
+                        port.guest_port,
+                        port.container_id,
+                        port.container_port,
+                        port.asked_ip,
+                        port.bound_ip,
+                        port.host_port,
+                        int(port.reachable),
+                    ),
+                )
+        self._ports.update((_key(port), port) for port in ports)
 
     def ports(self, container_id: str = "") -> tuple[Port, ...]:
-        """All ports, or those of one container in the order in which they were asked for."""
-        query = _PORT + "WHERE (?1 = '' OR container_id = ?1) ORDER BY rowid"
-        return tuple(_port(row) for row in self._database.rows(query, (container_id,)))
+        """All ports, or those of one container."""
+        return tuple(port for port in self._ports.values() if container_id in ("", port.container_id))
 
     def set_bound_ip(self, port: Port, bound_ip: str) -> None:
         """Keep what the host said when it was asked again."""
         self._database.execute(
-            "UPDATE network_ports SET bound_ip = ? WHERE protocol = ? AND guest_port = ?",
-            (bound_ip, port.protocol, port.guest_port),
+            "UPDATE network_ports SET bound_ip = ? WHERE protocol = ? AND guest_port = ?", (bound_ip, *_key(port))
         )
+        self._ports[_key(port)] = dataclasses.replace(port, bound_ip=bound_ip)
 
     def remove_ports(self, container_id: str) -> None:
-        self._database.execute("DELETE FROM network_ports WHERE container_id = ?", (container_id,))
+        if ports := self.ports(container_id):
+            self._database.execute("DELETE FROM network_ports WHERE container_id = ?", (container_id,))
+            for port in ports:
+                del self._ports[_key(port)]
+
+
+def _key(port: Port) -> tuple[str, int]:
+    return port.protocol, port.guest_port
 
 
 def _network(row: Row) -> Network:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -166,7 +165,7 @@ class Application:
         if isinstance(error, PyboxdError):
             status = status_of(error)
             return Empty(304) if status == 304 else Json({"message": str(error)}, status)
-        bug = secrets.token_hex(4)
+        bug = os.urandom(4).hex()
         log.error("bug %s in %s", bug, what, exc_info=error)
         return Json(
             {"message": f"internal error {bug}: {type(error).__name__} (the engine's log has the details)"},

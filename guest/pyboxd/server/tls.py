@@ -13,7 +13,7 @@ import contextlib
 import os
 import ssl
 
-READ_SIZE = 256 * 1024
+RECORD = 16 * 1024  # bytes of plain text that one TLS record can have
 HANDSHAKE_TIMEOUT = 30.0  # seconds; emulated guests are slow, and nobody waits for a silent client
 
 
@@ -131,7 +131,8 @@ class TlsProtocol(asyncio.Protocol):
         self._incoming.write(data)
         if self._transport is None and not self._shake_hands():
             return
-        self._decrypt()
+        if not self._ended:
+            self._decrypt()
 
     def eof_received(self) -> bool:
         """Keep the transport open if the peer said goodbye first: our half still stands."""
@@ -191,23 +192,24 @@ class TlsProtocol(asyncio.Protocol):
     def _decrypt(self) -> None:
         """Hand all that can be decrypted to the protocol above, and its end."""
         assert self._transport is not None
-        while not self._ended:
-            try:
-                data = self._tls.read(READ_SIZE)
-            except ssl.SSLWantReadError:
-                break
-            except ssl.SSLZeroReturnError:
-                data = b""
-            except ssl.SSLError:
-                self._flush()
-                self._transport.abort()
-                return
-            if data:
-                self.above.data_received(data)
-            else:
-                self._ended = True
-                self.above.eof_received()
+        parts: list[bytes] = []
+        try:
+            while part := self._tls.read(RECORD):
+                parts.append(part)
+            self._ended = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self._ended = True
+        except ssl.SSLError:
+            self._flush()
+            self._transport.abort()
+            return
         self._flush()
+        if parts:
+            self.above.data_received(b"".join(parts))
+        if self._ended:
+            self.above.eof_received()
 
     def _flush(self) -> None:
         data = self._outgoing.read()

@@ -85,9 +85,7 @@ def _forward_signals(send: Callable[[str], None] | None) -> list[tuple[int, obje
     def forward(number: int, _frame: FrameType | None) -> None:
         threading.Thread(target=send, args=(signal.Signals(number).name,), daemon=True).start()
 
-    return [
-        (signal.Signals[name], signal.signal(signal.Signals[name], forward)) for name in FORWARDED
-    ]
+    return [(signal.Signals[name], signal.signal(signal.Signals[name], forward)) for name in FORWARDED]
 
 
 def _set_handler(number: int, handler: object) -> None:

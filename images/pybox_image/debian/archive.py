@@ -25,7 +25,9 @@ class Suite:
 
 
 def suites(codename: str, mirror: Mirror) -> list[Suite]:
-    """Return the release itself, its updates and its security updates."""
+    """Return the release itself, its updates and its security updates; the rolling one has only itself."""
+    if codename in ("sid", "unstable"):
+        return [Suite(mirror.archive, codename)]
     return [
         Suite(mirror.archive, codename),
         Suite(mirror.archive, f"{codename}-updates"),

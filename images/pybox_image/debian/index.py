@@ -143,7 +143,7 @@ class Index:
         """Return the newest version of a package in any suite, None where there is none by that name."""
         if name not in self._candidates:
             found = [package for source in self._sources for package in source.packages(name)]
-            newest = max(found, key=cmp_to_key(lambda a, b: compare(a.version, b.version)), default=None)
+            newest = max(found, key=cmp_to_key(_by_version), default=None)
             self._candidates[name] = newest
         return self._candidates[name]
 
@@ -156,6 +156,10 @@ class Index:
     def essential(self) -> list[str]:
         """Return the names of the packages that every Debian system has."""
         return sorted({name for source in self._sources for name in source.essential})
+
+
+def _by_version(one: Package, other: Package) -> int:
+    return compare(one.version, other.version)
 
 
 def fulfils(package: Package, term: Term) -> bool:

@@ -16,7 +16,7 @@ def closure(index: Index, wanted: Iterable[str], *, omit: Collection[str] = ()) 
     Raises ImageError when a dependency cannot be fulfilled or two of the packages exclude each other.
     """
     chosen: dict[str, Package] = {}
-    queue = [_named(index, name) for name in wanted]
+    queue = named(index, wanted)
     while queue:
         package = queue.pop(0)
         if package.name in chosen:
@@ -28,6 +28,11 @@ def closure(index: Index, wanted: Iterable[str], *, omit: Collection[str] = ()) 
                 queue.append(_choose(index, group, package))
     _refuse_conflicts(chosen.values())
     return _ordered(chosen)
+
+
+def named(index: Index, names: Iterable[str]) -> list[Package]:
+    """Return the packages of these names alone, in this order. Raises ImageError for one that does not exist."""
+    return [_named(index, name) for name in names]
 
 
 def _named(index: Index, name: str) -> Package:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 # `Version` of the same module uses libapt where it happens to be installed; this one is the same everywhere.
 from debian.debian_support import NativeVersion
@@ -18,7 +18,7 @@ _RELATIONS: dict[str, Callable[[int, int], bool]] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def compare(left: str, right: str) -> int:
     """Return a negative number, zero or a positive number as `left` is older than, equal to or newer than `right`."""
     one, other = NativeVersion(left), NativeVersion(right)

@@ -1,0 +1,38 @@
+"""`pyboxd init | serve | relay | plan`: the programs of the guest.
+
+Each imports its own part only, because an import costs ten times as much in an emulated guest.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+USAGE = "usage: pyboxd init | serve | relay | plan SPEC.json"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one program; its exit status."""
+    command, *arguments = argv or ("",)
+    if command == "init":
+        from pyboxd.boot import init
+
+        return init.main()
+    if command == "serve":
+        from pyboxd.server import main as engine
+
+        return engine.serve(arguments)
+    if command == "relay":
+        from pyboxd.boot import relay
+
+        return relay.main(arguments)
+    if command == "plan":
+        from pyboxd.runtime import plan
+
+        return plan.main(arguments)
+    sys.stderr.write(f"{USAGE}\n")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,38 @@
+"""What the processes of a start share: the console, the times of the phases, the name of a pipe.
+
+Used by process 1, so it imports next to nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from pyboxd.locations import RUN
+
+SETTLED_VARIABLE = "PYBOXD_SETTLED"
+"""Environment variable: number of the descriptor on which the engine waits for `settle.py`."""
+
+_PHASES = f"{RUN}/phases"
+
+
+def say(text: str) -> None:
+    """Write one line to the console (standard error, which every process of ours has from process 1)."""
+    os.write(2, f"pyboxd: {text}\n".encode())
+
+
+def mark_phase(name: str) -> float:
+    """Remember that the start has reached phase `name`; the seconds since the kernel's start."""
+    now = time.clock_gettime(time.CLOCK_MONOTONIC)  # counts from the kernel's start
+    with open(_PHASES, "a") as file:
+        file.write(f"{name} {now:.3f}\n")
+    return now
+
+
+def phases() -> list[tuple[str, float]]:
+    """All phases so far, with seconds since the kernel's start."""
+    try:
+        with open(_PHASES) as file:
+            return [(name, float(seconds)) for name, seconds in map(str.split, file)]
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,105 @@
+"""Puts a configuration in force in the guest itself: name, clock, randomness, resolver, certificates, ssh.
+
+Idempotent, part by part: what has not changed is not touched. The data disk is `data.py`, the rest of the
+configuration (shares, proxies, registries) is the engine's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import struct
+import time
+
+from pyboxd.boot import ssh
+from pyboxd.boot.configuration import Configuration, Moment
+from pyboxd.boot.data import Helpers
+from pyboxd.boot.settle import NAMESERVER
+from pyboxd.boot.start import SETTLED_VARIABLE
+from pyboxd.errors import SystemFailure
+from pyboxd.linux import constants as k
+from pyboxd.linux.process import sethostname
+from pyboxd.locations import RUN
+
+SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+CERTIFICATES = f"{RUN}/ca-certificates.crt"
+"""Bundle of all roots that the engine's own connections trust: the image's and the host's."""
+
+CLOCK_TOLERANCE = 0.02  # seconds; a clock that is right within this is not moved
+
+
+async def wait_until_settled() -> None:
+    """Return when the slow part of the boot is done (at once after a restart of the engine).
+
+    SystemFailure when it failed.
+    """
+    number = os.environ.pop(SETTLED_VARIABLE, "")
+    if not number:
+        return
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    with os.fdopen(int(number), "rb", 0) as pipe:
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+        text = (await reader.read()).decode(errors="replace")
+        transport.close()
+    if text:
+        raise SystemFailure(f"the machine did not start properly: {text}")
+
+
+def set_clock(seconds: float) -> None:
+    """Set the clock to `seconds` since the epoch."""
+    if abs(time.time() - seconds) > CLOCK_TOLERANCE:
+        time.clock_settime(time.CLOCK_REALTIME, seconds)
+
+
+def add_entropy(data: bytes) -> None:
+    """Mix the host's random bytes into the kernel's pool, count them, and make the generator use them now.
+
+    Machines that were restored from one saved state would otherwise draw the same numbers.
+    """
+    with open("/dev/random", "wb", buffering=0) as device:
+        fcntl.ioctl(device, k.RNDADDENTROPY, struct.pack("ii", len(data) * 8, len(data)) + data)
+        fcntl.ioctl(device, k.RNDRESEEDCRNG)
+
+
+class System:
+    """The guest's own settings, as the last configuration left them."""
+
+    def __init__(self, helpers: Helpers) -> None:
+        self._helpers = helpers
+        self._applied = Configuration(hostname="")
+
+    async def apply(self, configuration: Configuration, moment: Moment) -> None:
+        """Bring the guest to `configuration`. PyboxdError names the part that could not be done."""
+        before = self._applied
+        if moment.entropy:
+            add_entropy(moment.entropy)
+        if moment.time is not None:
+            set_clock(moment.time)
+        if configuration.hostname != before.hostname:
+            sethostname(configuration.hostname)
+            _write(f"{RUN}/hostname", f"{configuration.hostname}\n")
+        servers = configuration.dns or (NAMESERVER,)
+        _write(f"{RUN}/resolv.conf", "".join(f"nameserver {server}\n" for server in servers))
+        if configuration.certificates != before.certificates or not os.path.exists(CERTIFICATES):
+            _write_certificates(configuration.certificates)
+        if configuration.ssh != before.ssh:
+            if configuration.ssh is None:
+                ssh.stop()
+            else:
+                await ssh.start(configuration.ssh, self._helpers)
+        self._applied = configuration
+
+
+def _write_certificates(extra: str) -> None:
+    with open(SYSTEM_CERTIFICATES) as file:
+        _write(CERTIFICATES, f"{file.read()}\n{extra}")
+
+
+def _write(path: str, text: str) -> None:
+    """Replace a file whole, so that a reader never sees half of it."""
+    temporary = f"{path}.new"
+    with open(temporary, "w") as file:
+        file.write(text)
+    os.rename(temporary, path)

@@ -1,0 +1,109 @@
+"""The process that forks: single-threaded, made before the engine has any thread or loop.
+
+It knows two jobs, each a byte with one descriptor, and does nothing but fork for them: the child takes the
+descriptor and gets everything else through it. So a fork is never behind another container's work, and no
+container's monitor has seen another container's spec.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+
+from pyboxd.linux import process
+
+from . import helper, monitor
+from .wire import SOCKET_NAME
+
+MONITOR = b"m"  # with a listening socket
+HELPER = b"h"  # with a connected socket
+_BACKLOG = 128
+
+
+def fork() -> socket.socket:
+    """Fork the spawner; the engine's end of the channel to it. Closing that end ends the spawner."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    gc.collect()
+    gc.freeze()  # objects that live for ever stay out of the collector's sight, and their pages stay shared
+    if os.fork() == 0:
+        _run(functools.partial(_serve, theirs))
+    theirs.close()
+    return ours
+
+
+def listen(run_dir: str) -> socket.socket:
+    """The socket that a monitor will answer on. Reached through a descriptor: paths of sockets must be short."""
+    directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(SOCKET_NAME, dir_fd=directory)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(f"/proc/self/fd/{directory}/{SOCKET_NAME}")
+        listener.listen(_BACKLOG)
+        return listener
+    finally:
+        os.close(directory)
+
+
+def connect(run_dir: str) -> socket.socket:
+    """A connection to the monitor of a run directory. OSError when there is none."""
+    directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(f"/proc/self/fd/{directory}/{SOCKET_NAME}")
+        except OSError:
+            connection.close()
+            raise
+        return connection
+    finally:
+        os.close(directory)
+
+
+def _serve(channel: socket.socket) -> None:
+    process.set_name("spawner")
+    process.close_from(3, keep=channel.fileno())
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: nobody here waits for a child
+    gc.disable()
+    while True:
+        kind, descriptors, _, _ = socket.recv_fds(channel, 16, 1)
+        if not kind:
+            return
+        handed = socket.socket(fileno=descriptors[0])
+        # Without memory or process numbers nothing is forked: the engine sees the end of its connection.
+        with contextlib.suppress(OSError):
+            if os.fork() == 0:
+                channel.close()
+                _run(functools.partial(_child, kind, handed))
+        handed.close()
+
+
+def _child(kind: bytes, handed: socket.socket) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    gc.enable()
+    if kind == MONITOR:
+        monitor.run(handed)
+    else:
+        helper.run(handed)
+
+
+def _run(body: Callable[[], None]) -> None:
+    """Be a process of its own: whatever happens, never return into the parent's code."""
+    status = 1
+    try:
+        body()
+        status = 0
+    except BaseException:  # noqa: BLE001 - the end of a process is the boundary
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(status)

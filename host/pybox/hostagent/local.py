@@ -1,0 +1,70 @@
+"""Listening on an address of this host that only this user can reach: a unix socket, or a named pipe on Windows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from pybox import hostos
+
+_LIMIT = 256 * 1024  # bytes that wait to be read
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Listener(Protocol):
+    """What listens; connections that exist are not touched by `close`."""
+
+    def close(self) -> None: ...
+
+
+async def serve(address: Path, handler: Handler) -> Listener:
+    """Listen on `address` and call `handler` for each connection. What an earlier process left there is removed."""
+    if hostos.current().passes_sockets:
+        return await asyncio.start_unix_server(handler, sock=listening_socket(address), limit=_LIMIT)
+    loop: Any = asyncio.get_running_loop()  # of the kind that has pipes, which only Windows has
+
+    def protocol() -> asyncio.StreamReaderProtocol:
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=_LIMIT), handler)
+
+    (server,) = await loop.start_serving_pipe(protocol, str(address))
+    listener: Listener = server
+    return listener
+
+
+def listening_socket(path: Path) -> socket.socket:
+    """Return a unix socket that listens at `path`, for this user alone, in the place of a stale one."""
+    with suppress(FileNotFoundError):
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(path))
+        path.chmod(0o600)  # the folder is private already
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def hung_up(writer: asyncio.StreamWriter) -> bool:
+    """Say whether the peer has closed its socket, and not only ended what it sends.
+
+    Sending nothing tells: nobody gets it, but it fails when there is nobody.
+    """
+    connection = writer.get_extra_info("socket")
+    if connection is None:  # a pipe has one end only
+        return False
+    try:
+        with closing(socket.socket(fileno=os.dup(connection.fileno()))) as probe:
+            probe.send(b"", getattr(socket, "MSG_DONTWAIT", 0))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return False

@@ -1,0 +1,174 @@
+"""One QEMU process with the sockets between it and the hostagent."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pybox import hostos, process
+from pybox.errors import MachineError
+from pybox.hostagent.local import listening_socket
+from pybox.machine.lifecycle import tail
+from pybox.machine.orphans import MONITOR_SOCKET
+from pybox.qemu.command import Channel, Channels, InheritedSocket, LoopbackPort
+from pybox.qemu.monitor import Monitor
+
+log = logging.getLogger(__name__)
+_QUIT_PATIENCE = 5.0  # seconds for QEMU to end after it was told
+_CONNECT_PATIENCE = 10.0  # seconds for QEMU to listen, where it cannot be given listening sockets
+_LINES = 15  # of QEMU's words and of the console in an error
+FUSE_SOCKET = "fuse.sock"
+_SOCKETS = (MONITOR_SOCKET, "control.sock", FUSE_SOCKET, "bulk.sock")
+
+
+@dataclass(frozen=True)
+class VmFiles:
+    """Where a VM's sockets and logs are."""
+
+    sockets: Path
+    qemu_log: Path
+    console_log: Path
+
+
+class Vm:
+    """A running QEMU. It ends with this process, where the system can do that."""
+
+    def __init__(
+        self, child: asyncio.subprocess.Process, command: list[str], files: VmFiles, share_address: str
+    ) -> None:
+        self._child = child
+        self._files = files
+        self.command = command
+        self.share_address = share_address  # where the folder server connects: a path, or HOST:PORT
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def status(self) -> int | None:
+        """Return how QEMU ended, None while it runs."""
+        return self._child.returncode
+
+    async def wait(self) -> int:
+        """Wait for QEMU's end and return its status."""
+        return await self._child.wait()
+
+    async def end(self, monitor: Monitor | None) -> None:
+        """End QEMU whatever the guest does."""
+        if monitor is not None and self.status is None:
+            await monitor.quit()
+        try:
+            await asyncio.wait_for(self._child.wait(), _QUIT_PATIENCE if monitor is not None else 0.0)
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                self._child.kill()
+            await self._child.wait()
+
+    def failure(self, brief: str, cause: str = "") -> MachineError:
+        """Return the error of this machine with all that was seen: command, ending, QEMU's words, console."""
+        return machine_failure(brief, cause, self.command, self.status, self._files)
+
+
+def machine_failure(
+    brief: str, cause: str, command: list[str], status: int | None, files: VmFiles
+) -> MachineError:
+    """Put together what a person needs to know of a machine that failed."""
+    ending = "QEMU still runs" if status is None else f"QEMU {process.ending(status)}"
+    said, console = tail(files.qemu_log, _LINES), tail(files.console_log, _LINES)
+    parts = [
+        cause,
+        f"{ending}: {process.text(command)}",
+        f"QEMU said:\n{said}" if said else "",
+        f"The console's last lines:\n{console}" if console else "The console is empty.",
+    ]
+    return MachineError(brief, "\n".join(filter(None, parts)), f"The whole console is in {files.console_log}.")
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A QEMU that was just started: it may not have come far yet, but its sockets can be used."""
+
+    vm: Vm
+    monitor_socket: socket.socket
+    control_socket: socket.socket
+
+
+async def launch(make_command: Callable[[Channels], list[str]], files: VmFiles) -> Launched:
+    """Start QEMU with the command that `make_command` returns for its channels. Raises PyboxError."""
+    for log_file in (files.qemu_log, files.console_log):
+        if log_file.exists():
+            log_file.replace(log_file.with_name(log_file.name + ".old"))
+    if hostos.current().passes_sockets:
+        return await _launch_with_sockets(make_command, files)
+    return await _launch_with_ports(make_command, files)
+
+
+async def _launch_with_sockets(make_command: Callable[[Channels], list[str]], files: VmFiles) -> Launched:
+    """Listen for QEMU, so that nothing has to wait until it listens."""
+    with ExitStack() as listeners, ExitStack() as connections:
+        opened = [listeners.enter_context(listening_socket(files.sockets / name)) for name in _SOCKETS]
+        numbers = [listener.fileno() for listener in opened]
+        channels = Channels(*(InheritedSocket(number) for number in numbers))
+        monitor, control = (
+            connections.enter_context(_connected(files.sockets / name)) for name in _SOCKETS[:2]
+        )
+        vm = await _start(make_command(channels), files, str(files.sockets / FUSE_SOCKET), numbers)
+        connections.pop_all()
+        return Launched(vm, monitor, control)
+
+
+def _connected(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.connect(str(path))
+    connection.setblocking(False)
+    return connection
+
+
+async def _launch_with_ports(make_command: Callable[[Channels], list[str]], files: VmFiles) -> Launched:
+    """Have QEMU listen on ports of 127.0.0.1. Only this system's lack of a better way excuses it."""
+    ports = _free_ports(len(_SOCKETS))
+    channels: list[Channel] = [LoopbackPort(port) for port in ports]
+    vm = await _start(make_command(Channels(*channels)), files, f"127.0.0.1:{ports[2]}", [])
+    try:
+        monitor, control = [await _connect_to_port(port, vm) for port in ports[:2]]
+    except OSError as error:
+        await vm.end(None)
+        raise vm.failure("QEMU does not listen", str(error)) from None
+    return Launched(vm, monitor, control)
+
+
+async def _connect_to_port(port: int, vm: Vm) -> socket.socket:
+    deadline = asyncio.get_running_loop().time() + _CONNECT_PATIENCE
+    while True:
+        connection = socket.socket()
+        connection.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
+        except OSError:
+            connection.close()
+            if vm.status is not None or asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(0.02)
+        else:
+            return connection
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+async def _start(command: list[str], files: VmFiles, share_address: str, numbers: list[int]) -> Vm:
+    host = hostos.current()
+    child = await process.start_async(host.with_parent(command), output=files.qemu_log, pass_fds=numbers)
+    host.adopt(child.pid)
+    return Vm(child, command, files, share_address)

@@ -1,0 +1,109 @@
+"""What the rest of pybox asks of a host system. One class per system implements it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import RawIOBase
+from pathlib import Path
+from typing import IO, Protocol
+
+from pybox.errors import UsageProblem
+from pybox.model import Accelerator, Arch, Share
+from pybox.paths import Paths
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """Tells a process from a later one with the same number."""
+
+    started: str  # opaque; equal means the same process
+    command: str  # its command line, or at least its program
+
+
+@dataclass(frozen=True)
+class Detachment:
+    """How a program is started so that it outlives its parent's terminal."""
+
+    new_session: bool
+    creation_flags: int
+
+
+class HostSystem(Protocol):
+    """One kind of system. Methods answer for this very host, at this moment."""
+
+    name: str  # linux | macos | windows
+    accelerators: tuple[Accelerator, ...]  # hardware ones, best first
+    passes_sockets: bool  # a child can be given an open unix socket
+    removes_open_files: bool
+    reuses_addresses: bool  # SO_REUSEADDR is about connections of the past, and takes nothing from a live listener
+    detachment: Detachment
+
+    def accelerator_problem(self, accelerator: Accelerator) -> str:
+        """Say why an accelerator cannot be tried at all; "" when it can."""
+        ...
+
+    def total_memory_mib(self) -> int:
+        """Return the host's memory in MiB."""
+        ...
+
+    def identify(self, pid: int) -> ProcessIdentity | None:
+        """Return who a living process is, None when there is none (a zombie is none)."""
+        ...
+
+    def end_process(self, pid: int) -> None:
+        """End a process at once; it may be gone already."""
+        ...
+
+    def with_parent(self, command: Sequence[str | Path]) -> list[str | Path]:
+        """Return the command that makes the program end when the process that started it ends.
+
+        The command as it is where this system cannot do it.
+        """
+        ...
+
+    def adopt(self, pid: int) -> None:
+        """Do the same for a child that runs already, where that is this system's way."""
+        ...
+
+    def try_lock(self, stream: IO[bytes]) -> bool:
+        """Lock a file for this process and its life; False when another process holds it."""
+        ...
+
+    def api_address(self, paths: Paths, machine: str) -> Path:
+        """Return where a machine's Docker API is: a unix socket, or the name of a pipe."""
+        ...
+
+    def agent_address(self, paths: Paths, machine: str) -> Path:
+        """Return where a machine's hostagent answers, in the same form."""
+        ...
+
+    def connect(self, address: Path) -> RawIOBase:
+        """Open a local address of this user, unbuffered for reading and writing.
+
+        Raises OSError when nobody listens there.
+        """
+        ...
+
+    def home_shares(self) -> tuple[Share, ...]:
+        """Return the folders that a machine sees unless settings say otherwise."""
+        ...
+
+    def local_certificates(self) -> str:
+        """Return (PEM) the roots that this host's administrator added; "" when there are none."""
+        ...
+
+
+def native_arch() -> Arch:
+    """Return this host's architecture. Raises UsageProblem where there is no guest for it."""
+    machine = platform.machine().lower()
+    if machine in ("x86_64", "amd64"):
+        return Arch.AMD64
+    if machine in ("aarch64", "arm64"):
+        return Arch.ARM64
+    raise UsageProblem(
+        f"pybox has no guest for this host's architecture, {machine}",
+        "",
+        "Set `arch` to amd64 or arm64 to have it emulated.",
+    )

@@ -1,0 +1,65 @@
+"""What Linux and macOS have in common."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+from contextlib import suppress
+from io import RawIOBase
+from pathlib import Path
+from typing import IO
+
+from pybox.hostos.interface import Detachment
+from pybox.model import Share
+from pybox.paths import Paths
+
+
+class Posix:
+    """Base of the systems with unix sockets, signals and flock."""
+
+    passes_sockets = True
+    removes_open_files = True
+    reuses_addresses = True
+    detachment = Detachment(new_session=True, creation_flags=0)
+
+    def total_memory_mib(self) -> int:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1024 * 1024)
+
+    def end_process(self, pid: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    def try_lock(self, stream: IO[bytes]) -> bool:
+        try:
+            fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def api_address(self, paths: Paths, machine: str) -> Path:
+        return paths.socket_dir(machine) / "docker.sock"
+
+    def agent_address(self, paths: Paths, machine: str) -> Path:
+        return paths.socket_dir(machine) / "agent.sock"
+
+    def connect(self, address: Path) -> RawIOBase:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.connect(str(address))
+            return connection.makefile("rwb", buffering=0)
+
+    def home_shares(self) -> tuple[Share, ...]:
+        home = os.path.realpath(Path.home())
+        return (Share("home", home, home),)
+
+
+def read_all(files: list[Path]) -> str:
+    """Return the texts of certificate files that can be read, one after the other."""
+    found = []
+    for path in files:
+        with suppress(OSError, UnicodeDecodeError):
+            text = path.read_text()
+            if "-----BEGIN CERTIFICATE-----" in text:
+                found.append(text if text.endswith("\n") else text + "\n")
+    return "".join(found)

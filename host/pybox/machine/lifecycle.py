@@ -1,0 +1,295 @@
+"""Start, stop, ask, delete: what the command line does with machines. Synchronous; one call per command.
+
+    image = GuestImage.open(settings.paths.image_dir("amd64"))
+    running = start(settings, "default", image, guest_code, progress=print)
+    EngineClient(running.api_socket)…
+    stop(settings, "default")
+
+Each machine is run by a hostagent, a process of its own; these functions start it and talk to it. Who holds the
+machine's lock decides whether it runs; records of processes are only hints.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import RawIOBase
+from pathlib import Path
+
+from pybox import hostos, process
+from pybox.errors import MachineError
+from pybox.machine import disks
+from pybox.machine.files import MachineFiles, StartRequest, is_locked, locked
+from pybox.machine.image import GuestImage
+from pybox.machine.orphans import end_orphan
+from pybox.machine.reports import (
+    Failed,
+    Order,
+    Ready,
+    Report,
+    StatusReport,
+    Stopped,
+    decode_report,
+    encode_order,
+)
+from pybox.machine.status import MachineStatus
+from pybox.model import MachineState, Phase, PhaseCallback
+from pybox.settings import Settings
+
+DEFAULT_STOP_TIMEOUT = 10.0  # seconds for containers to end, as Docker gives them
+_TAIL = 20  # lines of a log in an error
+_AGENT_PATIENCE = 5.0  # seconds between a hostagent's taking the lock and its answering
+_LOCK_PATIENCE = 10.0  # seconds between a hostagent's last word and its end
+
+
+@dataclass(frozen=True)
+class Running:
+    """A machine that answers."""
+
+    api_socket: Path
+    phases: tuple[Phase, ...]  # of this start; only `ready` when it ran already
+    status: MachineStatus
+
+
+def start(
+    settings: Settings,
+    machine: str,
+    image: GuestImage,
+    guest_code: bytes,
+    progress: PhaseCallback = lambda _phase: None,
+) -> Running:
+    """Start a machine and return when its engine answers; one that runs already, or just starts, is waited for.
+
+    `guest_code` is the cpio archive with the engine's program. `progress` is called with each phase when it has ended.
+    Raises MachineError with the phase, the command and the last lines of the console.
+    """
+    files = MachineFiles(settings.paths, machine)
+    began = time.monotonic()
+    running = _wait_for_running(files, progress)
+    if running is not None:
+        return running
+    files.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.paths.make_socket_dir(machine)
+    _write_initrd(files, image, guest_code)
+    StartRequest(settings, image.folder).write(files)
+    detachment = hostos.current().detachment
+    pipe = process.spawn_detached(
+        [sys.executable, "-P", "-m", "pybox.hostagent", machine],
+        errors=files.agent_errors,
+        new_session=detachment.new_session,
+        creation_flags=detachment.creation_flags,
+        environment=_environment(),
+    )
+    with pipe:
+        return _follow(files, iter(pipe.readline, b""), progress, began)
+
+
+def stop(settings: Settings, machine: str, timeout: float = DEFAULT_STOP_TIMEOUT) -> bool:
+    """Stop a machine; False when it did not run.
+
+    `timeout` is how many seconds containers may take to end; 0 ends the machine at once, like pulling the plug.
+    Raises MachineError when it does not stop.
+    """
+    files = MachineFiles(settings.paths, machine)
+    stream = _connect(files)
+    if stream is None:
+        return False
+    with stream:
+        for report in _ask(stream, Order("stop", timeout)):
+            if isinstance(report, Failed):
+                raise report.error
+            if isinstance(report, Stopped):
+                break
+    _wait_for_unlock(files)
+    return True
+
+
+def restart(
+    settings: Settings,
+    machine: str,
+    image: GuestImage,
+    guest_code: bytes,
+    progress: PhaseCallback = lambda _phase: None,
+    timeout: float = DEFAULT_STOP_TIMEOUT,
+) -> Running:
+    """Stop a machine, if it runs, and start it with today's settings, image and guest code."""
+    stop(settings, machine, timeout)
+    return start(settings, machine, image, guest_code, progress)
+
+
+def status(settings: Settings, machine: str) -> MachineStatus:
+    """Say what a machine is and does. Never waits for one that hangs longer than some seconds."""
+    files = MachineFiles(settings.paths, machine)
+    stream = _connect(files)
+    if stream is not None:
+        with stream:
+            for report in _ask(stream, Order("status")):
+                if isinstance(report, StatusReport):
+                    return report.status
+    return _status_of_stopped(files, settings)
+
+
+def delete(settings: Settings, machine: str) -> bool:
+    """Delete a machine with all its data; False when there is none. Raises MachineError while it runs."""
+    files = MachineFiles(settings.paths, machine)
+    if not files.exists():
+        return False
+    with locked(files):
+        end_orphan(files)
+        for path in files.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path != files.lock:
+                path.unlink()
+        shutil.rmtree(files.sockets, ignore_errors=True)
+        # Last: without it, the machine does not exist. Windows cannot remove a file that is open.
+        if hostos.current().removes_open_files:
+            files.lock.unlink()
+    files.lock.unlink(missing_ok=True)
+    files.folder.rmdir()
+    return True
+
+
+def machines(settings: Settings) -> list[str]:
+    """Return the names of all machines."""
+    folder = settings.paths.machines_dir
+    return sorted(path.name for path in folder.iterdir() if (path / "lock").exists()) if folder.is_dir() else []
+
+
+def console_tail(settings: Settings, machine: str, lines: int = 200) -> str:
+    """Return the last lines of a machine's console, "" when there is none."""
+    return tail(MachineFiles(settings.paths, machine).console_log, lines)
+
+
+def tail(path: Path, lines: int = _TAIL) -> str:
+    """Return the last lines of a log, "" when it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - 64 * 1024))
+            text = stream.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(line.rstrip() for line in text.splitlines()[-lines:])
+
+
+# -- inside -----------------------------------------------------------------------------------------
+
+
+def _connect(files: MachineFiles) -> RawIOBase | None:
+    """Connect to the hostagent; None when the machine does not run. One that has just begun gets a moment."""
+    deadline = time.monotonic() + _AGENT_PATIENCE
+    while True:
+        try:
+            return hostos.current().connect(files.agent_socket)
+        except OSError as error:
+            if not is_locked(files):
+                return None
+            if time.monotonic() > deadline:
+                raise MachineError(
+                    f"the hostagent of {files.name} does not answer",
+                    f"{files.agent_socket}: {error.strerror}\n{tail(files.agent_log)}",
+                    "Wait for it, or end the process that is named in " + str(files.processes),
+                ) from None
+        time.sleep(0.02)
+
+
+def _ask(stream: RawIOBase, order: Order) -> Iterator[Report]:
+    """Send an order and yield the answers; a hostagent that ends in the middle yields no more."""
+    try:
+        stream.write(encode_order(order))
+        for line in _lines(stream):
+            yield decode_report(line)
+    except (ConnectionError, BrokenPipeError):
+        return
+
+
+def _lines(stream: RawIOBase) -> Iterator[bytes]:
+    buffer = b""
+    while data := stream.read(64 * 1024):
+        *lines, buffer = (buffer + data).split(b"\n")
+        yield from lines
+
+
+def _wait_for_running(files: MachineFiles, progress: PhaseCallback) -> Running | None:
+    """Wait for a machine that another caller started; None when none runs."""
+    stream = _connect(files)
+    if stream is None:
+        return None
+    began = time.monotonic()
+    with stream:
+        for report in _ask(stream, Order("wait")):
+            if isinstance(report, Phase):
+                progress(report)
+            elif isinstance(report, Failed):
+                raise report.error
+            elif isinstance(report, Ready):
+                ready = Phase("ready", time.monotonic() - began)
+                return Running(report.status.api_socket, (ready,), report.status)
+    return None  # it ended while we asked: start it
+
+
+def _follow(files: MachineFiles, lines: Iterator[bytes], progress: PhaseCallback, began: float) -> Running:
+    """Read what a new hostagent reports. Another start may have been faster: then its machine is ours too."""
+    phases = []
+    for line in lines:
+        report = decode_report(line)
+        if isinstance(report, Failed):
+            raise report.error
+        if isinstance(report, Phase):
+            phases.append(report)
+            progress(report)
+        elif isinstance(report, Ready):
+            ready = Phase("ready", time.monotonic() - began)
+            progress(ready)
+            return Running(report.status.api_socket, (*phases, ready), report.status)
+    running = _wait_for_running(files, progress)
+    if running is not None:
+        return running
+    seen = tail(files.agent_errors) or tail(files.agent_log)
+    raise MachineError(
+        f"the machine {files.name} did not start",
+        f"Its hostagent ended without a word.\n{seen}".rstrip(),
+        f"Its log is {files.agent_log}.",
+    )
+
+
+def _write_initrd(files: MachineFiles, image: GuestImage, guest_code: bytes) -> None:
+    """Put the guest code behind the image's initrd. The kernel takes archives one after the other, at multiples of 4."""
+    data = image.initrd.read_bytes()
+    unfinished = files.initrd.with_suffix(f".{os.getpid()}")
+    unfinished.write_bytes(data + bytes(-len(data) % 4) + guest_code)
+    unfinished.replace(files.initrd)
+
+
+def _environment() -> Mapping[str, str]:
+    """Return the hostagent's environment: this one's, and the folder of this very program."""
+    package = str(Path(__file__).parents[2])
+    known = os.environ.get("PYTHONPATH", "")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([package, known] if known else [package])}
+
+
+def _wait_for_unlock(files: MachineFiles) -> None:
+    deadline = time.monotonic() + _LOCK_PATIENCE
+    while is_locked(files):
+        if time.monotonic() > deadline:
+            raise MachineError(f"the hostagent of {files.name} does not end", tail(files.agent_log), "End its process.")
+        time.sleep(0.01)
+
+
+def _status_of_stopped(files: MachineFiles, settings: Settings) -> MachineStatus:
+    exists = files.exists()
+    has_disk = files.data_disk.exists()
+    return MachineStatus(
+        name=files.name,
+        state=MachineState.STOPPED if exists else MachineState.MISSING,
+        api_socket=files.api_socket,
+        memory_mib=settings.memory_mib,
+        cpus=settings.cpus,
+        disk_size=disks.virtual_size(files.data_disk) if has_disk else None,
+        disk_used=disks.used_size(files.data_disk),
+        arch=settings.arch,
+    )

@@ -1,0 +1,111 @@
+"""What the hostagent and its callers say to each other: one JSON object a line, without I/O.
+
+    caller                          hostagent
+    {"do": "status"}            ->  status
+    {"do": "wait"}              ->  phase…, then ready or failed
+    {"do": "stop", "timeout"}   ->  stopped or failed
+
+The same lines go through the pipe on which a start waits for its hostagent: phase…, then ready or failed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pybox.errors import MachineError, PyboxError
+from pybox.machine.status import MachineStatus
+from pybox.model import Phase
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The machine answers."""
+
+    status: MachineStatus
+
+
+@dataclass(frozen=True)
+class Failed:
+    """It does not, and why."""
+
+    error: MachineError
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The machine is off."""
+
+
+@dataclass(frozen=True)
+class StatusReport:
+    status: MachineStatus
+
+
+Report = Phase | Ready | Failed | Stopped | StatusReport
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a caller wants. `timeout` (seconds) is for `stop`: how long containers may take to end."""
+
+    do: str  # status | wait | stop
+    timeout: float = 10.0
+
+
+def encode_report(report: Report) -> bytes:
+    """Return a report as a line."""
+    return json.dumps(_report_object(report)).encode() + b"\n"
+
+
+def _report_object(report: Report) -> dict[str, Any]:
+    match report:
+        case Phase(name, seconds):
+            return {"report": "phase", "name": name, "seconds": seconds}
+        case Ready(status):
+            return {"report": "ready", "status": status.to_json()}
+        case StatusReport(status):
+            return {"report": "status", "status": status.to_json()}
+        case Failed(error):
+            parts = {"brief": error.brief, "details": error.details, "resolution": error.resolution}
+            return {"report": "failed", "error": parts}
+        case Stopped():
+            return {"report": "stopped"}
+
+
+def decode_report(line: bytes) -> Report:
+    """Return the report of a line. Raises MachineError when it is none: the two sides are of different versions."""
+    try:
+        value = json.loads(line)
+        match value["report"]:
+            case "phase":
+                return Phase(str(value["name"]), float(value["seconds"]))
+            case "ready":
+                return Ready(MachineStatus.from_json(value["status"]))
+            case "status":
+                return StatusReport(MachineStatus.from_json(value["status"]))
+            case "failed":
+                return Failed(MachineError(**value["error"]))
+            case "stopped":
+                return Stopped()
+            case other:
+                raise ValueError(f"unknown report {other!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise MachineError(
+            "the hostagent's answer cannot be understood", f"{error}: {line[:200]!r}", "Restart the machine."
+        ) from None
+
+
+def encode_order(order: Order) -> bytes:
+    """Return an order as a line."""
+    return json.dumps({"do": order.do, "timeout": order.timeout}).encode() + b"\n"
+
+
+def decode_order(line: bytes) -> Order:
+    """Return the order of a line. Raises PyboxError when it is none."""
+    try:
+        value = json.loads(line)
+        return Order(str(value["do"]), float(value.get("timeout", 10.0)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PyboxError("this order cannot be understood", f"{error}: {line[:200]!r}") from None

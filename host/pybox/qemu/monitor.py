@@ -1,0 +1,100 @@
+"""QEMU's monitor (QMP): what the hostagent asks of a running machine. The protocol is qemu.qmp's.
+
+Forwards have no command of their own in QMP; they go through the human monitor, whose errors are mere text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from qemu.qmp import ExecuteError, QMPClient, QMPError
+
+from pybox.errors import MachineError
+from pybox.model import ForwardedPort
+from pybox.qemu.command import GUEST_ADDRESS, NETWORK
+
+log = logging.getLogger(__name__)
+_GREETING_TIMEOUT = 20.0  # seconds until QEMU must talk
+_ANSWER_TIMEOUT = 20.0  # seconds for a command; they take milliseconds on a QEMU that lives
+
+
+class ForwardRefused(MachineError):
+    """QEMU did not take a forward; `details` is its text."""
+
+
+class Monitor:
+    """The connection to one QEMU. Every method raises MachineError when QEMU is gone or does not answer."""
+
+    def __init__(self, client: QMPClient) -> None:
+        self._client = client
+
+    @classmethod
+    async def connect(cls, connection: socket.socket, name: str) -> Monitor:
+        """Talk to QEMU over a connected socket, which may be connected before QEMU has come that far."""
+        client = QMPClient(name)
+        try:
+            await asyncio.wait_for(client.connect(connection), _GREETING_TIMEOUT)
+        except (QMPError, OSError, TimeoutError) as error:
+            connection.close()
+            raise MachineError("QEMU does not answer", f"QMP: {error or 'no greeting'}") from None
+        return cls(client)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the connection; QEMU goes on."""
+        with suppress(QMPError, OSError, EOFError, asyncio.CancelledError):
+            await self._client.disconnect()
+
+    async def pause(self) -> None:
+        """Stop the guest's CPUs."""
+        await self._execute("stop")
+
+    async def resume(self) -> None:
+        """Let the guest's CPUs go on."""
+        await self._execute("cont")
+
+    async def power_button(self) -> None:
+        """Press the guest's power button."""
+        await self._execute("system_powerdown")
+
+    async def quit(self) -> None:
+        """End QEMU; what the guest has not written is lost."""
+        with suppress(MachineError):  # QEMU may be gone before it has answered
+            await self._execute("quit")
+
+    async def add_forward(self, port: ForwardedPort) -> None:
+        """Have QEMU listen on a port of this host. Raises ForwardRefused when it cannot."""
+        rule = f"{port.protocol}:{port.host_ip}:{port.host_port}-{GUEST_ADDRESS}:{port.guest_port}"
+        said = await self._human(f"hostfwd_add {NETWORK} {rule}")
+        if said:
+            raise ForwardRefused("QEMU does not forward a port", f"{rule}: {said}")
+
+    async def remove_forward(self, port: ForwardedPort) -> None:
+        """Have QEMU stop listening; connections that exist go on. Nothing happens when it does not listen."""
+        rule = f"{port.protocol}:{port.host_ip}:{port.host_port}"
+        said = await self._human(f"hostfwd_remove {NETWORK} {rule}")
+        if "removed" not in said:
+            log.warning("forward %s was not removed: %s", rule, said)
+
+    async def _human(self, line: str) -> str:
+        return str(await self._execute("human-monitor-command", {"command-line": line})).strip()
+
+    async def _execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
+        try:
+            return await asyncio.wait_for(self._client.execute(command, arguments), _ANSWER_TIMEOUT)
+        except ExecuteError as error:
+            raise MachineError(f"QEMU refuses {command}", str(error)) from None
+        except (QMPError, OSError, EOFError, TimeoutError) as error:
+            raise MachineError("QEMU does not answer", f"{command}: {error or 'no answer in time'}") from None
