@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from pyboxd.errors import Conflict, Forbidden, InvalidArgument, NotFound, SystemFailure
-from pyboxd.linux import netlink
+from pyboxd.linux import mount, netlink
+from pyboxd.linux.constants import MNT_DETACH
+from pyboxd.linux.nftables import Nftables
 from pyboxd.model import PortRequest
 from pyboxd.network.model import NetworkRequest
 from tests.support.network_lab import GUEST, HOST, Lab, in_lab, inside, listen, pings, reaches, talk
@@ -151,6 +153,27 @@ def test_an_engine_that_comes_back_takes_over_and_tidies(tmp_path: Path) -> None
     in_lab(scenario, str(tmp_path))
 
 
+def test_an_engine_that_comes_back_finds_what_is_left_of_the_networks(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        empty = lab.networks.create(NetworkRequest("empty"))
+        lab.networks.create(NetworkRequest("own"))
+        await lab.networks.attach(A, "empty")
+        await lab.networks.detach(A)
+        got = await lab.networks.attach(B, "own", names=["web"])
+        mount.umount2(got.netns_path, MNT_DETACH)  # its processes have ended, and somebody tidied up
+        engine = lab.new_engine()
+        await engine.setup()
+        await engine.setup()
+        assert empty.bridge in links()
+        await engine.remove("empty")
+        assert empty.bridge not in links()
+        await engine.detach(B)
+        await engine.attach(B, "own", names=["web"])
+        await engine.close()
+
+    in_lab(scenario, str(tmp_path))
+
+
 def test_a_machine_that_starts_again_knows_its_networks_only(tmp_path: Path) -> None:
     ids: list[str] = []
 
@@ -250,5 +273,16 @@ def test_a_published_port_moves_with_nothing_of_the_old_container(tmp_path: Path
                 await lab.networks.detach(container)
                 assert not reaches(lab.host_namespace, GUEST, got.published[0].guest_port)
         assert len(seen) == 3
+
+    in_lab(scenario, str(tmp_path))
+
+
+def test_rules_that_somebody_took_away_keep_no_container(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        await lab.networks.attach(A, "bridge", [PortRequest(80, "tcp", "", 8080)])
+        with Nftables() as nft:
+            nft.run("flush ruleset")
+        await lab.networks.detach(A)
+        assert lab.host.forwards == {} and lab.networks.attachments(A) == ()
 
     in_lab(scenario, str(tmp_path))

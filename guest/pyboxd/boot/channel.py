@@ -127,7 +127,7 @@ class Peer:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._skipping = False  # inside a line that is too long
-        self._token = ""  # of the peer's present life; "" before its first resync
+        self._token: str | None = None  # of the peer's present life; None before its first resync
 
     def feed(self, data: bytes) -> Iterator[Message]:
         """Messages that `data` completes. A `Resync` is among them only if it begins a new life of the peer."""
@@ -150,12 +150,12 @@ class Peer:
         try:
             message = decode(line)
         except ValueError as error:
-            if self._token:
+            if self._token is not None:
                 log.warning("control channel: a line was skipped: %s: %.80r", error, line)
             return
         if isinstance(message, Resync):
             if message.token != self._token:
                 self._token = message.token
                 yield message
-        elif self._token:
+        elif self._token is not None:
             yield message

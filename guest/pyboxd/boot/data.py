@@ -127,7 +127,6 @@ async def _format(helpers: Helpers, device: str, size: int) -> None:
         "-t", "ext4",
         "-L", "pybox",
         "-m", "0",
-        "-J", "size=64",
         "-E", extended,
         device, f"{_usable(size) // 1024}K",
     ]  # fmt: skip

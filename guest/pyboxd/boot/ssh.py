@@ -10,6 +10,7 @@ import struct
 
 from pyboxd.boot.configuration import SshKeys
 from pyboxd.boot.data import Helpers
+from pyboxd.boot.settle import ADDRESS
 from pyboxd.errors import InvalidArgument, SystemFailure
 from pyboxd.locations import RUN
 
@@ -67,16 +68,20 @@ def dropbear_key(openssh: str) -> bytes:
     return b"".join(struct.pack(">I", len(part)) + part for part in (KIND, private))
 
 
-async def start(keys: SshKeys, helpers: Helpers) -> None:
-    """Start the server, or start it anew with other keys. SystemFailure when it does not start."""
-    stop()
-    os.makedirs(FOLDER, mode=0o700, exist_ok=True)
-    os.makedirs(HOME, mode=0o700, exist_ok=True)
-    _write(f"{FOLDER}/host_key", dropbear_key(keys.host_key))
+def write_keys(keys: SshKeys) -> None:
+    """Put the keys where the server looks for them. InvalidArgument when the host key cannot be used."""
+    host_key = dropbear_key(keys.host_key)
+    for folder in (FOLDER, HOME):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    _write(f"{FOLDER}/host_key", host_key)
     _write(f"{HOME}/authorized_keys", keys.authorized_key.strip().encode() + b"\n")
-    result = await helpers.run_helper(
-        ("/usr/sbin/dropbear", "-s", "-r", f"{FOLDER}/host_key", "-P", PID_FILE, "-p", "22"), timeout=TIMEOUT
-    )
+
+
+async def start(helpers: Helpers) -> None:
+    """Start the server with the keys that were written. SystemFailure when it does not start."""
+    listen = f"{ADDRESS}:22"  # the host's way in; containers have no business here
+    command = ("/usr/sbin/dropbear", "-s", "-r", f"{FOLDER}/host_key", "-P", PID_FILE, "-p", listen)
+    result = await helpers.run_helper(command, timeout=TIMEOUT)
     if result.status != 0:
         raise SystemFailure(f"the ssh server does not start: {result.stderr.decode(errors='replace').strip()}")
 

@@ -13,11 +13,11 @@ import struct
 import time
 
 from pyboxd.boot import ssh
-from pyboxd.boot.configuration import Configuration, Moment
+from pyboxd.boot.configuration import Configuration, Moment, SshKeys
 from pyboxd.boot.data import Helpers
 from pyboxd.boot.settle import NAMESERVER
-from pyboxd.boot.start import SETTLED_VARIABLE
-from pyboxd.errors import SystemFailure
+from pyboxd.boot.start import SETTLED_VARIABLE, say
+from pyboxd.errors import PyboxdError, SystemFailure
 from pyboxd.linux import constants as k
 from pyboxd.linux.process import sethostname
 from pyboxd.locations import RUN
@@ -69,9 +69,13 @@ class System:
     def __init__(self, helpers: Helpers) -> None:
         self._helpers = helpers
         self._applied = Configuration(hostname="")
+        self._ssh: asyncio.Task[None] | None = None
 
     async def apply(self, configuration: Configuration, moment: Moment) -> None:
-        """Bring the guest to `configuration`. PyboxdError names the part that could not be done."""
+        """Bring the guest to `configuration`. PyboxdError names the part that could not be done.
+
+        The ssh server starts beside what follows: nobody's first command waits for it.
+        """
         before = self._applied
         if moment.entropy:
             add_entropy(moment.entropy)
@@ -85,11 +89,22 @@ class System:
         if configuration.certificates != before.certificates or not os.path.exists(CERTIFICATES):
             _write_certificates(configuration.certificates)
         if configuration.ssh != before.ssh:
-            if configuration.ssh is None:
-                ssh.stop()
-            else:
-                await ssh.start(configuration.ssh, self._helpers)
+            await self._change_ssh(configuration.ssh)
         self._applied = configuration
+
+    async def _change_ssh(self, keys: SshKeys | None) -> None:
+        if self._ssh is not None:
+            await self._ssh
+        ssh.stop()
+        if keys is not None:
+            ssh.write_keys(keys)
+            self._ssh = asyncio.create_task(self._start_ssh())
+
+    async def _start_ssh(self) -> None:
+        try:
+            await ssh.start(self._helpers)
+        except PyboxdError as error:
+            say(str(error))
 
 
 def _write_certificates(extra: str) -> None:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 from pyboxd.engine.model import Record
 from pyboxd.model import EMPTY
@@ -33,13 +34,13 @@ class Events:
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
         self._ring: deque[Event] = deque(maxlen=KEPT)
-        self._queues: set[asyncio.Queue[Event]] = set()
+        self._queues: WeakSet[asyncio.Queue[Event]] = WeakSet()  # a listener that is gone needs no goodbye
 
     def publish(self, kind: str, action: str, subject: str, attributes: Mapping[str, str] = EMPTY) -> None:
         """Tell all listeners."""
         event = Event(kind, action, subject, attributes, self._clock())
         self._ring.append(event)
-        for queue in self._queues:
+        for queue in tuple(self._queues):
             queue.put_nowait(event)
 
     def container(self, record: Record, action: str, **more: str) -> None:
@@ -47,26 +48,29 @@ class Events:
         attributes = {**dict(record.config.labels), "image": record.config.image, "name": record.name, **more}
         self.publish("container", action, record.id, attributes)
 
-    async def listen(self, filters: Filters, since: int = 0, until: int = 0) -> AsyncIterator[Event]:
-        """Past events from `since` (0: none) on, then new ones as they come, to `until` (0: for ever)."""
+    def listen(self, filters: Filters, since: int = 0, until: int = 0) -> AsyncIterator[Event]:
+        """Past events from `since` (0: none) on, then new ones as they come, to `until` (0: for ever).
+
+        Events count from this call, also while nobody has begun to read them.
+        """
         queue: asyncio.Queue[Event] = asyncio.Queue()
+        for event in tuple(self._ring) if since else ():
+            if event.time >= since and (not until or event.time <= until):
+                queue.put_nowait(event)
         self._queues.add(queue)
-        try:
-            for event in tuple(self._ring) if since else ():
-                if event.time >= since and (not until or event.time <= until) and matches(event, filters):
-                    yield event
-            while True:
-                patience = (until - self._clock()) / 1e9 if until else None
-                if patience is not None and patience <= 0:
-                    return
-                try:
-                    event = await asyncio.wait_for(queue.get(), patience)
-                except TimeoutError:
-                    return
-                if matches(event, filters):
-                    yield event
-        finally:
-            self._queues.discard(queue)
+        return self._follow(queue, filters, until)
+
+    async def _follow(self, queue: asyncio.Queue[Event], filters: Filters, until: int) -> AsyncIterator[Event]:
+        while True:
+            if queue.empty() and until and self._clock() >= until:
+                return
+            patience = (until - self._clock()) / 1e9 if until and queue.empty() else None
+            try:
+                event = await asyncio.wait_for(queue.get(), patience)
+            except TimeoutError:
+                return
+            if matches(event, filters):
+                yield event
 
 
 def matches(event: Event, filters: Filters) -> bool:

@@ -152,9 +152,7 @@ class HelperOutcome(Protocol):
 class HelperRunner(Protocol):
     """Runs a program outside the engine (the runtime's spawner does it)."""
 
-    async def run_helper(
-        self, args: Sequence[str], stdin: bytes | None = None, timeout: float = ...
-    ) -> HelperOutcome: ...
+    async def run_helper(self, args: Sequence[str], stdin: bytes | None = None, timeout: float = ...) -> HelperOutcome: ...
 
 
 class LayerMounter(Protocol):

@@ -132,7 +132,8 @@ class TarReader:
             self._payload = self._padding = 0
             block = self._input.read(BLOCK)
             if block == _ZERO or not block:
-                return self._end()
+                self._end()
+                return None
             _check_sum(block)
             kind = block[156:157]
             if kind in b"xgLK":
@@ -230,9 +231,7 @@ def _header_name(block: bytes) -> str:
 def _xattrs(pax: Mapping[str, str]) -> Mapping[str, bytes]:
     if not pax:
         return MappingProxyType({})
-    return MappingProxyType(
-        {key[len(_XATTR) :]: _raw(value) for key, value in pax.items() if key.startswith(_XATTR)}
-    )
+    return MappingProxyType({key[len(_XATTR) :]: _raw(value) for key, value in pax.items() if key.startswith(_XATTR)})
 
 
 def _pax(record: bytes) -> dict[str, str]:

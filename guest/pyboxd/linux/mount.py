@@ -72,7 +72,10 @@ def make_filesystem(fstype: str, options: Iterable[Option] = (), attributes: int
     """
     context = _fsopen(fstype.encode(), k.FSOPEN_CLOEXEC)
     try:
-        for name, value in (("source", fstype), *options):
+        wanted = list(options)
+        if all(name != "source" for name, _ in wanted):
+            wanted.insert(0, ("source", fstype))
+        for name, value in wanted:
             if value is None:
                 _fsconfig(context, k.FSCONFIG_SET_FLAG, name.encode(), None, 0)
             else:

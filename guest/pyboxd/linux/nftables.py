@@ -72,9 +72,5 @@ class Nftables:
 
 
 def _errno(complaint: str) -> int:
-    """libnftables tells its errors in words only; the two that callers act on are told apart."""
-    if "No such file or directory" in complaint:
-        return errno.ENOENT
-    if "File exists" in complaint:
-        return errno.EEXIST
-    return errno.EINVAL
+    """libnftables tells its errors in words only; the one that callers act on is told apart."""
+    return errno.ENOENT if "No such file or directory" in complaint else errno.EINVAL

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 
@@ -20,6 +21,8 @@ from pyboxd.network.namespaces import MTU, Namespace, plug, write_sysctl
 
 UPLINK_ADDRESS = IPv4Address("10.0.2.15")
 GUARDED_PORTS = (22, 2376)  # the machine's ssh and the engine's API: no container reaches them
+
+log = logging.getLogger(__name__)
 
 
 class Fabric:
@@ -60,6 +63,7 @@ class Fabric:
         self.prepare()
         if not self._adopted and not used and not ports:
             return  # a machine that has just started
+        self._bridges = {DEFAULT_DEVICE: self._bridges[DEFAULT_DEVICE]}
         for network in used:
             self._bridges[network.bridge] = self._make_bridge(_bridge_rules(network))
         others = [_bridge_rules(network) for network in used if network.bridge != DEFAULT_DEVICE]
@@ -82,10 +86,10 @@ class Fabric:
         return index
 
     async def remove_bridge(self, network: Network) -> None:
-        """Undo `ensure_bridge`; no error if it was never done."""
+        """Undo `ensure_bridge`, this engine's or an earlier one's; no error if it was never done."""
         if self._bridges.pop(network.bridge, None) is not None:
             self._nft.run(rules.delete_bridge(_bridge_rules(network)))
-            await self.unplug(network.bridge)
+        await self.unplug(network.bridge)
 
     def plug_spare(self, network: Network, endpoint: Endpoint, namespace: Namespace) -> None:
         """Put the pair that a fresh namespace came with into the network."""
@@ -106,8 +110,14 @@ class Fabric:
             self._nft.run(rules.add_ports(ports))
 
     def delete_ports(self, ports: Sequence[rules.PortRules]) -> None:
-        if ports:
+        """No error if somebody else has taken them out of the table, or the table away: the guest is open to
+        privileged containers."""
+        if not ports:
+            return
+        try:
             self._nft.run(rules.delete_ports(ports))
+        except FileNotFoundError as error:
+            log.warning("%s", error)
 
     def _table(self, others: Iterable[rules.BridgeRules]) -> str:
         bridges = (_default_rules(), *others)

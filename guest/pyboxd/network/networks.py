@@ -80,7 +80,10 @@ class Networks:
             ports,
         )
         for sandbox in sandboxes:
-            await self._discovery.start(sandbox.container_id)
+            try:
+                await self._discovery.start(sandbox.container_id)
+            except OSError as error:  # one container's trouble does not keep the engine from starting
+                log.error("no names for container %s: %s", sandbox.container_id[:12], error)
         self._namespaces.fill_soon()
 
     async def republish(self) -> None:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from pyboxd.errors import Conflict, NotFound, SystemFailure, Unavailable
 
 from . import cgroup, codec, helper, spawner, wire
-from .failure import start_failure
+from .failure import Failure, start_failure
 from .record import lost_exit, read_exit, read_state
 from .spec import ContainerSpec, ExecSpec, Exit, HelperResult
 from .wire import Answer, Request
@@ -126,7 +126,10 @@ class Process:
 
     async def start(self) -> None:
         """Execute the program. StartFailure with the exit status that the failure counts as."""
-        answer = await self._control.ask(Request("start"))
+        try:
+            answer = await self._control.ask(Request("start"))
+        except SystemFailure as error:
+            raise start_failure(Failure("the process died before it was started"), self._is_exec) from error
         if answer.failure is not None:
             raise start_failure(answer.failure, self._is_exec)
         self.started = True

@@ -31,7 +31,7 @@ class Identity:
     home: str
 
 
-ROOT = Identity(0, 0, (), "/")
+ROOT = Identity(0, 0, (0,), "/")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ def resolve(user: str, additional: Iterable[str], passwd: bytes, group: bytes) -
     elif account:
         groups = _memberships(account.name, group)
     added = tuple(_group_id(name, group, "Unable") for name in additional)
-    return Identity(uid, gid, tuple(dict.fromkeys([*groups, *added])), account.home if account else "/")
+    # The main group is among the others too: whoever drops it must not fall back on none (CVE-2022-36109).
+    return Identity(uid, gid, tuple(dict.fromkeys([gid, *groups, *added])), account.home if account else "/")
 
 
 def _find_account(user: str, passwd: bytes) -> _Account | None:

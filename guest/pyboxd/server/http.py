@@ -21,6 +21,7 @@ from pyboxd.server.connection import Connection, request_headers
 from pyboxd.server.message import ClientGone, Empty, Json, Query, Request, Response, percent_decode
 from pyboxd.server.routes import Route, Routes, split_version, version_tuple
 from pyboxd.server.status import status_of
+from pyboxd.server.tls import TlsProtocol, server_context
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +84,6 @@ class Application:
 
         A second call replaces the first one's listener; its connections live on.
         """
-        from pyboxd.server.tls import TlsProtocol, server_context  # ssl is not needed without this listener
-
         context = server_context(ca, certificate, key)
         self._replace("tls", None)
         loop = asyncio.get_running_loop()

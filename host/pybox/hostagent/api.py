@@ -28,6 +28,10 @@ class Engine:
         self._refill: asyncio.Task[None] | None = None
         self._closed = False
 
+    async def prove(self) -> None:
+        """Make the first connection. Raises OSError when the engine does not answer, or is another."""
+        self._warm.append(await self._connect())
+
     async def take(self) -> TlsStream:
         """Return a connection. Raises OSError when the engine is not there."""
         while self._warm:

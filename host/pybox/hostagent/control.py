@@ -18,6 +18,10 @@ RequestHandler = Callable[[Json], Awaitable[Json]]
 EventHandler = Callable[[Json], None]
 
 
+class Interrupted(MachineError):
+    """The guest began anew, or ended, before it answered."""
+
+
 class Control:
     """One guest's control channel.
 
@@ -61,7 +65,8 @@ class Control:
     async def request(self, method: str, params: Json, timeout: float) -> Json:
         """Ask the guest and return its answer.
 
-        `timeout` is in seconds. Raises MachineError when it refuses, begins anew, ends, or takes too long.
+        `timeout` is in seconds. Raises MachineError when it refuses or takes too long, Interrupted when it begins anew
+        or ends.
         """
         self._last_id += 1
         number = self._last_id
@@ -127,4 +132,4 @@ class Control:
         waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
             if not future.done():
-                future.set_exception(MachineError(f"no answer: {reason}"))
+                future.set_exception(Interrupted(f"no answer: {reason}"))

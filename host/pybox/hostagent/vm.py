@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pybox import hostos, process
-from pybox.errors import MachineError
+from pybox.errors import MachineError, PyboxError
 from pybox.hostagent.local import listening_socket
 from pybox.machine.lifecycle import tail
 from pybox.machine.orphans import MONITOR_SOCKET
@@ -70,24 +70,27 @@ class Vm:
                 self._child.kill()
             await self._child.wait()
 
-    def failure(self, brief: str, cause: str = "") -> MachineError:
-        """Return the error of this machine with all that was seen: command, ending, QEMU's words, console."""
-        return machine_failure(brief, cause, self.command, self.status, self._files)
+    def failure(self, error: Exception) -> VmFailure:
+        """Return an error of this machine together with all that was seen: command, ending, words, console."""
+        if isinstance(error, VmFailure):
+            return error
+        details = error.details if isinstance(error, PyboxError) else ""
+        said, console = tail(self._files.qemu_log, _LINES), tail(self._files.console_log, _LINES)
+        ending = "still runs" if self.status is None else process.ending(self.status)
+        parts = (
+            details,
+            f"QEMU {ending}: {process.text(self.command)}",
+            f"QEMU said:\n{said}" if said else "",
+            f"The console's last lines:\n{console}" if console else "The console is empty.",
+        )
+        resolution = error.resolution if isinstance(error, PyboxError) else ""
+        return VmFailure(
+            str(error), "\n".join(filter(None, parts)), resolution or f"The console is in {self._files.console_log}."
+        )
 
 
-def machine_failure(
-    brief: str, cause: str, command: list[str], status: int | None, files: VmFiles
-) -> MachineError:
-    """Put together what a person needs to know of a machine that failed."""
-    ending = "QEMU still runs" if status is None else f"QEMU {process.ending(status)}"
-    said, console = tail(files.qemu_log, _LINES), tail(files.console_log, _LINES)
-    parts = [
-        cause,
-        f"{ending}: {process.text(command)}",
-        f"QEMU said:\n{said}" if said else "",
-        f"The console's last lines:\n{console}" if console else "The console is empty.",
-    ]
-    return MachineError(brief, "\n".join(filter(None, parts)), f"The whole console is in {files.console_log}.")
+class VmFailure(MachineError):
+    """An error that says all that was seen of the machine."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ async def _launch_with_ports(make_command: Callable[[Channels], list[str]], file
         monitor, control = [await _connect_to_port(port, vm) for port in ports[:2]]
     except OSError as error:
         await vm.end(None)
-        raise vm.failure("QEMU does not listen", str(error)) from None
+        raise vm.failure(MachineError("QEMU does not listen", str(error))) from None
     return Launched(vm, monitor, control)
 
 

@@ -90,6 +90,10 @@ class HostSystem(Protocol):
         """Return the folders that a machine sees unless settings say otherwise."""
         ...
 
+    def guest_path(self, path: str) -> str:
+        """Return the path by which a machine's bind mounts name a folder of this host."""
+        ...
+
     def local_certificates(self) -> str:
         """Return (PEM) the roots that this host's administrator added; "" when there are none."""
         ...

@@ -51,7 +51,10 @@ class Posix:
 
     def home_shares(self) -> tuple[Share, ...]:
         home = os.path.realpath(Path.home())
-        return (Share("home", home, home),)
+        return (Share("home", home, self.guest_path(home)),)
+
+    def guest_path(self, path: str) -> str:
+        return path
 
 
 def read_all(files: list[Path]) -> str:

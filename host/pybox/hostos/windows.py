@@ -150,9 +150,12 @@ class Windows:
         return address.open("r+b", buffering=0)
 
     def home_shares(self) -> tuple[Share, ...]:
-        home = Path.home()
-        drive = home.drive.rstrip(":").lower()
-        return (Share("home", str(home), "/" + "/".join([drive, *home.parts[1:]])),)
+        home = os.path.realpath(Path.home())
+        return (Share("home", home, self.guest_path(home)),)
+
+    def guest_path(self, path: str) -> str:
+        drive, *parts = Path(path).parts
+        return "/" + "/".join([drive.rstrip(":\\").lower(), *parts])
 
     def local_certificates(self) -> str:
         tools: Any = ssl  # enum_certificates exists on Windows alone

@@ -74,6 +74,13 @@ class Monitor:
         with suppress(MachineError):  # QEMU may be gone before it has answered
             await self._execute("quit")
 
+    async def disk_reads(self, disk: str) -> int:
+        """Return how often the guest has read from a disk; more than 0 means that its kernel runs."""
+        found = await self._execute("query-blockstats")
+        devices = found if isinstance(found, list) else []
+        counts = [item["stats"]["rd_operations"] for item in devices if item.get("device") == disk]
+        return int(sum(counts))
+
     async def add_forward(self, port: ForwardedPort) -> None:
         """Have QEMU listen on a port of this host. Raises ForwardRefused when it cannot."""
         rule = f"{port.protocol}:{port.host_ip}:{port.host_port}-{GUEST_ADDRESS}:{port.guest_port}"

@@ -41,7 +41,8 @@ def test_messages_survive_the_wire(message: Message) -> None:
 @given(st.lists(messages, max_size=5), st.data())
 def test_bytes_may_come_in_any_pieces(sent: list[Message], data: st.DataObject) -> None:
     stream = encode(Resync("first token")) + b"".join(map(encode, sent))
-    peer, got, position = Peer(), [], 0
+    peer, position = Peer(), 0
+    got: list[Message] = []
     while position < len(stream):
         size = data.draw(st.integers(1, len(stream) - position))
         got += peer.feed(stream[position : position + size])
@@ -66,9 +67,12 @@ def test_garbage_is_never_a_message(garbage: bytes) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["[]", "1", "{}", '{"type": 1}', '{"type": "unknown"}', '{"type": "resync"}', '{"type": "resync", "token": 1}']
-    + ['{"type": "request", "id": "1", "method": "ping"}', '{"type": "request", "id": 1}', "{"]
-    + ['{"type": "request", "id": 1, "method": "x", "params": []}', "[" * 100_000],
+    [
+        *("[]", "1", "{}", "{", "[" * 100_000, '{"type": 1}', '{"type": "unknown"}'),
+        *('{"type": "resync"}', '{"type": "resync", "token": 1}', '{"type": "request", "id": 1}'),
+        '{"type": "request", "id": "1", "method": "ping"}',
+        '{"type": "request", "id": 1, "method": "x", "params": []}',
+    ],
 )
 def test_lines_that_are_no_message(line: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):

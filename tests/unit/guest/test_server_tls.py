@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pyboxd.server.http import Application
 from pyboxd.server.message import Body, Channel, Hijack, Request, Response, Stream
 from pyboxd.server.routes import Route
+from pyboxd.server.tls import warm_up
 
 
 @dataclass(frozen=True)
@@ -264,3 +265,10 @@ def test_a_listener_can_be_replaced(tmp_path: Path) -> None:
         await application.close()
 
     asyncio.run(main())
+
+
+def test_warming_up_leaves_the_real_listener_as_strict_as_before(tmp_path: Path) -> None:
+    warm_up()
+    with Server() as server, pytest.raises((ssl.SSLError, EOFError, ConnectionError)):
+        peer = Peer(server.port, client_context(tmp_path, None))
+        peer.receive()

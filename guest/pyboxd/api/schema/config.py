@@ -253,6 +253,8 @@ def _decode_console(value: object, place: str) -> tuple[int, int]:
     return rows, columns
 
 
+CONSOLE_SIZE = Kind(_decode_console, list)
+
 HOST_CONFIG = Table(
     HostConfig,
     "HostConfig",
@@ -265,7 +267,7 @@ HOST_CONFIG = Table(
     Field("VolumeDriver", "volume_driver", TEXT),
     Field("VolumesFrom", "volumes_from", TEXTS_OR_NULL),
     Field("Mounts", "mounts", list_of(Kind(_decode_mount, _encode_mount)), omit_empty=True),
-    Field("ConsoleSize", "console_size", Kind(_decode_console, list)),
+    Field("ConsoleSize", "console_size", CONSOLE_SIZE),
     Field("Annotations", "annotations", PAIRS, omit_empty=True),
     Field("CapAdd", "cap_add", TEXTS_OR_NULL),
     Field("CapDrop", "cap_drop", TEXTS_OR_NULL),

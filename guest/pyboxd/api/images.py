@@ -1,0 +1,229 @@
+"""/images: list, inspect, names, removal, and the jobs that bring images in."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pyboxd.api import filters, listing, progress
+from pyboxd.api.schema import images as schema
+from pyboxd.engine.containers import Containers
+from pyboxd.engine.events import Events
+from pyboxd.errors import InvalidArgument, NotImplementedHere
+from pyboxd.image.images import Images
+from pyboxd.image.model import Image, Platform, Progress, ProgressSink
+from pyboxd.image.reference import Reference, is_digest, is_tag, parse
+from pyboxd.model import RegistryAuth
+from pyboxd.server.message import Empty, Json, Request, Response, Stream
+from pyboxd.server.routes import Route
+
+_FILTERS = ("dangling", "label", "before", "since", "reference", "until")
+_REGISTRY_AUTH = "X-Registry-Auth"
+
+
+class Puller(Protocol):
+    """Fetches images from registries."""
+
+    async def pull(
+        self, reference: Reference, platform: Platform, auth: RegistryAuth | None, progress: ProgressSink
+    ) -> Image: ...
+
+
+class Loader(Protocol):
+    """Reads what `docker save` wrote."""
+
+    async def load(self, chunks: AsyncIterator[bytes], progress: ProgressSink) -> list[str]: ...
+
+
+@dataclass(frozen=True)
+class ImagesApi:
+    """Handlers around the image room."""
+
+    images: Images
+    puller: Puller
+    loader: Loader
+    containers: Containers
+    events: Events
+
+    def routes(self) -> list[Route]:
+        one = "/images/{name:path}"
+        return [
+            Route("GET", "/images/json", self.list),
+            Route("POST", "/images/create", self.create),
+            Route("POST", "/images/load", self.load),
+            Route("POST", "/images/prune", self.prune),
+            Route("GET", f"{one}/json", self.inspect),
+            Route("GET", f"{one}/history", self.history),
+            Route("POST", f"{one}/tag", self.tag),
+            Route("DELETE", one, self.remove),
+        ]
+
+    def _find(self, request: Request) -> Image:
+        return self.images.get(request.parameters["name"])
+
+    async def list(self, request: Request) -> Response:
+        found = filters.parse(request.query.text("filters"), _FILTERS)
+        every = request.query.flag("all")
+        chosen = self._chooser(found)
+        return Json(
+            [
+                schema.summary(image, self._containers_of(image))
+                for image in self.images.list()
+                if chosen(image) and (every or image.references or image.repo_digests or self._is_leaf(image))
+            ]
+        )
+
+    def _is_leaf(self, image: Image) -> bool:
+        """Whether nothing was built on it: what a build leaves on the way is not listed."""
+        return not self.images.children(image.id)
+
+    def _containers_of(self, image: Image) -> int:
+        return sum(1 for container in self.containers if container.record.image_id == image.id)
+
+    def _chooser(self, found: filters.Filters) -> Callable[[Image], bool]:
+        dangling = filters.flag(found, "dangling")
+        before = [schema.created_at(self.images.get(name).created) for name in found.get("before", ())]
+        since = [schema.created_at(self.images.get(name).created) for name in found.get("since", ())]
+
+        def chosen(image: Image) -> bool:
+            created = schema.created_at(image.created)
+            nameless = not image.references
+            return (
+                (dangling is None or dangling == (nameless and self._is_leaf(image)))
+                and filters.labels_match(found, image.config.labels)
+                and all(created < limit for limit in before)
+                and all(created > limit for limit in since)
+                and listing.old_enough({"until": found.get("until", ())}, created * 10**9, ())
+                and _names_match(found.get("reference", ()), image)
+            )
+
+        return chosen
+
+    async def inspect(self, request: Request) -> Response:
+        return Json(schema.inspect(self._find(request)))
+
+    async def history(self, request: Request) -> Response:
+        return Json(schema.history(self.images.history(self._find(request))))
+
+    async def tag(self, request: Request) -> Response:
+        image = self._find(request)
+        repository, tag = request.query.text("repo"), request.query.text("tag")
+        if tag and not is_tag(tag):
+            raise InvalidArgument("invalid tag format")
+        reference = parse(f"{repository}:{tag}" if tag else repository).with_default_tag()
+        self.images.tag(image.id, str(reference))
+        self.events.publish("image", "tag", image.id, {"name": reference.familiar})
+        return Empty(201)
+
+    async def remove(self, request: Request) -> Response:
+        query = request.query
+        name = request.parameters["name"]
+        removed = await self.images.remove(name, force=query.flag("force"), prune=not query.flag("noprune"))
+        for item in removed:
+            action = "untag" if item.untagged else "delete"
+            if item.untagged or item.deleted.startswith("sha256:"):
+                self.events.publish("image", action, item.deleted or item.untagged, {"name": item.untagged or item.deleted})
+        return Json(schema.removed(removed))
+
+    async def prune(self, request: Request) -> Response:
+        found = filters.parse(request.query.text("filters"), ("dangling", "label", "label!", "until"))
+        only_nameless = filters.flag(found, "dangling") is not False
+        before = sum(image.size for image in self.images.list())
+
+        def wanted(image: Image) -> bool:
+            created = schema.created_at(image.created) * 10**9
+            return (not only_nameless or not image.references) and listing.old_enough(
+                found, created, tuple(image.config.labels.items())
+            )
+
+        removed = await self.images.prune(wanted)
+        freed = max(0, before - sum(image.size for image in self.images.list()))
+        self.events.publish("image", "prune", "", {"reclaimed": str(freed)})
+        return Json({"ImagesDeleted": schema.removed(removed) or None, "SpaceReclaimed": freed})
+
+    # jobs
+
+    async def create(self, request: Request) -> Response:
+        """Pull; an import (`fromSrc`) is refused."""
+        query = request.query
+        if not query.text("fromImage"):
+            if query.text("fromSrc"):
+                raise NotImplementedHere("importing a file system as an image is not supported; build one FROM scratch")
+            raise InvalidArgument("invalid reference format")
+        reference = _pull_reference(query.text("fromImage"), query.text("tag"))
+        platform = parse_platform(query.text("platform"))
+        auth = decode_auth(request.headers.get(_REGISTRY_AUTH, ""))
+
+        async def job(say: progress.Say) -> None:
+            await self.puller.pull(reference, platform, auth, lambda step: say(progress.message(step)))
+            self.events.publish("image", "pull", reference.familiar, {"name": reference.familiar_name})
+
+        return Stream(progress.stream(job), eager=False)
+
+    async def load(self, request: Request) -> Response:
+        quiet = request.query.flag("quiet")
+
+        async def job(say: progress.Say) -> None:
+            def step(item: Progress) -> None:
+                if not quiet:
+                    say(progress.message(item))
+
+            names = await self.loader.load(request.body, step)
+            for name in names:
+                what = "image ID" if is_digest(name) else "image"
+                say({"stream": f"Loaded {what}: {name}\n"})
+                self.events.publish("image", "load", self.images.get(name).id, {"name": name})
+
+        return Stream(progress.stream(job), eager=False)
+
+
+def _names_match(patterns: tuple[str, ...], image: Image) -> bool:
+    """The filter `reference`: patterns over `name`, `name:tag` (path.Match of Go)."""
+    if not patterns:
+        return True
+    from fnmatch import fnmatchcase  # seldom used
+
+    names = {name for text in image.references for name in (text, text.rpartition(":")[0])}
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+
+
+def _pull_reference(name: str, tag: str) -> Reference:
+    """`fromImage` and `tag`, which may be a digest. InvalidArgument."""
+    if not tag:
+        return parse(name).with_default_tag()
+    return parse(f"{name}@{tag}" if is_digest(tag) else f"{name}:{tag}")
+
+
+def parse_platform(text: str) -> Platform:
+    """ "linux/arm64/v8". InvalidArgument."""
+    parts = text.split("/") if text else []
+    if len(parts) == 1:
+        return Platform("linux", "") if parts[0] == "linux" else Platform("linux", parts[0])
+    if len(parts) > 3 or not all(parts):
+        raise InvalidArgument(f'"{text}" is an invalid OS component: OSAndVersion specifier component must match')
+    return Platform(*parts)
+
+
+def decode_auth(text: str) -> RegistryAuth | None:
+    """The header X-Registry-Auth: base64 (either alphabet, padded or not) of JSON. What cannot be read is no login."""
+    if not text:
+        return None
+    try:
+        padded = text.replace("-", "+").replace("_", "/").rstrip("=")
+        value = json.loads(base64.b64decode(padded + "=" * (-len(padded) % 4)))
+    except (binascii.Error, ValueError):
+        return None
+    return auth_of(value)
+
+
+def auth_of(value: object) -> RegistryAuth | None:
+    """One login of a client's configuration; None when there is nothing in it."""
+    if not isinstance(value, dict):
+        return None
+    names = ("username", "password", "identitytoken", "serveraddress")
+    found = [str(value.get(name) or "") for name in names]
+    return RegistryAuth(*found) if any(found[:3]) else None

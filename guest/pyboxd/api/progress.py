@@ -1,0 +1,74 @@
+"""Docker's JSON streams of long jobs (pull, load, build): one object per line, ended by CR LF, errors among them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from pyboxd.api.fields import JsonObject
+from pyboxd.errors import PyboxdError
+from pyboxd.image.model import Progress
+
+log = logging.getLogger(__name__)
+Say = Callable[[JsonObject], None]
+
+
+def line(value: JsonObject) -> bytes:
+    """One message."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode() + b"\r\n"
+
+
+def message(progress: Progress) -> JsonObject:
+    """A step of a job in the image room."""
+    value: JsonObject = {"status": progress.status}
+    if progress.current is not None or progress.total is not None:
+        detail = {"current": progress.current, "total": progress.total}
+        value["progressDetail"] = {key: number for key, number in detail.items() if number is not None}
+    elif progress.id:
+        value["progressDetail"] = {}
+    if progress.id:
+        value["id"] = progress.id
+    return value
+
+
+def failure(error: PyboxdError, code: int = 0) -> JsonObject:
+    """A failure in the middle of a stream."""
+    detail: JsonObject = {"message": str(error)}
+    if code:
+        detail = {"code": code} | detail
+    return {"errorDetail": detail, "error": str(error)}
+
+
+async def stream(
+    job: Callable[[Say], Awaitable[None]], code_of: Callable[[PyboxdError], int] = lambda error: 0
+) -> AsyncIterator[bytes]:
+    """Run `job` and pass on what it says. A failure before its first word is raised and becomes the status.
+
+    The job is cancelled when the client leaves.
+    """
+    queue: asyncio.Queue[JsonObject | None] = asyncio.Queue()
+    task = asyncio.ensure_future(job(queue.put_nowait))
+    task.add_done_callback(lambda _: queue.put_nowait(None))
+    said = False
+    try:
+        while (value := await queue.get()) is not None:
+            said = True
+            yield line(value)
+        try:
+            await task
+        except PyboxdError as error:
+            if not said:
+                raise
+            yield line(failure(error, code_of(error)))
+        except Exception as error:
+            if not said:
+                raise
+            bug = secrets.token_hex(4)
+            log.exception("bug %s in a job", bug)
+            yield line(failure(PyboxdError(f"internal error {bug}: {type(error).__name__}")))
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,109 @@
+"""Docker's JSON of networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyboxd.api.fields import FLAG, PAIRS, TEXT, Field, JsonObject, Table, read_list, read_object
+from pyboxd.api.schema.config import decode_endpoint
+from pyboxd.engine.model import EndpointConfig
+from pyboxd.engine.timestamps import rfc3339
+from pyboxd.errors import InvalidArgument
+from pyboxd.network.model import Endpoint, Network, NetworkRequest
+
+
+@dataclass(frozen=True)
+class Member:
+    """A container's place in a network, with the container's name."""
+
+    name: str
+    endpoint: Endpoint
+    prefix: int
+
+
+_REQUEST = Table(
+    NetworkRequest,
+    "NetworkCreate",
+    Field("Name", "name", TEXT),
+    Field("Driver", "driver", TEXT),
+    Field("Internal", "internal", FLAG),
+    Field("Attachable", "attachable", FLAG),
+    Field("Options", "options", PAIRS),
+    Field("Labels", "labels", PAIRS),
+)
+
+
+def decode_create(value: object) -> NetworkRequest:
+    """The body of POST /networks/create. InvalidArgument."""
+    data = read_object(value if value is not None else {}, "NetworkCreate")
+    given = _REQUEST.given(data)
+    given["options"] = dict(given.get("options", ()))
+    given["labels"] = dict(given.get("labels", ()))
+    given["driver"] = given.get("driver") or "bridge"
+    given.setdefault("name", "")
+    ipam = read_object(data.get("IPAM") or {}, "NetworkCreate.IPAM")
+    pools = [read_object(pool, "IPAMConfig") for pool in read_list(ipam.get("Config") or [], "IPAM.Config")]
+    pool = next((pool for pool in pools if ":" not in str(pool.get("Subnet", ""))), None)
+    if pool is not None:
+        for key, attribute in (("Subnet", "subnet"), ("Gateway", "gateway"), ("IPRange", "ip_range")):
+            if pool.get(key):
+                given[attribute] = TEXT.decode(pool[key], f"IPAMConfig.{key}")
+    return NetworkRequest(**given)
+
+
+def decode_connect(value: object, network: str) -> tuple[str, EndpointConfig]:
+    """The body of POST …/connect: the container, and what it wants of the network. InvalidArgument."""
+    data = read_object(value if value is not None else {}, "NetworkConnect")
+    container = TEXT.decode(data.get("Container") or "", "NetworkConnect.Container")
+    if not container:
+        raise InvalidArgument("invalid container name or ID: value is empty")
+    return container, decode_endpoint(network, data.get("EndpointConfig"))
+
+
+def decode_disconnect(value: object) -> tuple[str, bool]:
+    """The body of POST …/disconnect: the container, and whether by force. InvalidArgument."""
+    data = read_object(value if value is not None else {}, "NetworkDisconnect")
+    return (
+        TEXT.decode(data.get("Container") or "", "NetworkDisconnect.Container"),
+        FLAG.decode(data.get("Force") or False, "NetworkDisconnect.Force"),
+    )
+
+
+def network(item: Network, members: Sequence[Member]) -> JsonObject:
+    """One network."""
+    pools: list[JsonObject] = []
+    if item.subnet is not None:
+        pool = {"Subnet": str(item.subnet), "Gateway": str(item.gateway)}
+        if item.ip_range is not None:
+            pool["IPRange"] = str(item.ip_range)
+        pools.append(pool)
+    return {
+        "Name": item.name,
+        "Id": item.id,
+        "Created": rfc3339(int(item.created * 10**9)),
+        "Scope": "local",
+        "Driver": item.driver,
+        "EnableIPv4": True,
+        "EnableIPv6": False,
+        "IPAM": {"Driver": "default", "Options": None, "Config": pools},
+        "Internal": item.internal,
+        "Attachable": item.attachable,
+        "Ingress": False,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": {member.endpoint.container_id: _member(member) for member in members},
+        "Options": dict(item.options),
+        "Labels": dict(item.labels),
+    }
+
+
+def _member(member: Member) -> JsonObject:
+    endpoint = member.endpoint
+    return {
+        "Name": member.name,
+        "EndpointID": endpoint.id,
+        "MacAddress": endpoint.mac,
+        "IPv4Address": f"{endpoint.address}/{member.prefix}",
+        "IPv6Address": "",
+    }

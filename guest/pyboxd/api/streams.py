@@ -1,0 +1,226 @@
+"""attach, exec and logs: connections that carry a container's input and output."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from pyboxd.api.containers import terminal_size
+from pyboxd.api.schema import exec as schema
+from pyboxd.engine import logconfig, logs, specs, streams
+from pyboxd.engine.containers import Container, Containers, PendingAttach
+from pyboxd.engine.events import Events
+from pyboxd.engine.exec import Exec, Execs
+from pyboxd.engine.model import Status
+from pyboxd.engine.preparation import directory_of
+from pyboxd.engine.timestamps import parse as parse_time
+from pyboxd.errors import Conflict, InvalidArgument, PyboxdError
+from pyboxd.runtime.client import Attachment
+from pyboxd.server.frames import STDOUT, frame
+from pyboxd.server.message import (
+    MULTIPLEXED_STREAM,
+    RAW_STREAM,
+    Channel,
+    Empty,
+    Hijack,
+    Json,
+    Request,
+    Response,
+    Stream,
+)
+from pyboxd.server.routes import Route
+
+_MULTIPLEXED_SINCE = (1, 42)  # the API version that tells streams with frames by their type
+Encoder = Callable[[int, bytes], bytes]
+
+
+def _raw(stream: int, data: bytes) -> bytes:
+    return data
+
+
+def _encoder(tty: bool) -> Encoder:
+    return _raw if tty else frame
+
+
+def _stream_type(request: Request, tty: bool) -> str:
+    return MULTIPLEXED_STREAM if not tty and request.version >= _MULTIPLEXED_SINCE else RAW_STREAM
+
+
+@dataclass(frozen=True)
+class StreamsApi:
+    """Handlers around containers and execs."""
+
+    containers: Containers
+    execs: Execs
+    events: Events
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("POST", "/containers/{id}/attach", self.attach),
+            Route("GET", "/containers/{id}/logs", self.logs),
+            Route("POST", "/containers/{id}/exec", self.exec_create),
+            Route("POST", "/exec/{id}/start", self.exec_start),
+            Route("POST", "/exec/{id}/resize", self.exec_resize),
+            Route("GET", "/exec/{id}/json", self.exec_inspect),
+        ]
+
+    # attach
+
+    async def attach(self, request: Request) -> Response:
+        container = self.containers.get(request.parameters["id"])
+        query = request.query
+        keys = streams.parse_detach_keys(query.text("detachKeys"))
+        if container.state.status == Status.PAUSED:
+            raise Conflict(f"container {container.id} is paused, unpause the container before attach")
+        if container.state.status == Status.RESTARTING:
+            raise Conflict(f"container {container.id} is restarting, wait until the container is running")
+        tty = container.record.config.tty
+        wanted = _Wanted(
+            stdin=query.flag("stdin") and query.flag("stream") and container.record.config.open_stdin,
+            stdout=query.flag("stdout"),
+            stderr=query.flag("stderr"),
+            history=query.flag("logs"),
+            live=query.flag("stream"),
+            keys=keys if tty else None,
+        )
+        # Asked for before the header goes out: what the process says from then on is not missed.
+        source = await self._attachment(container, wanted) if wanted.live else None
+        self.events.container(container.record, "attach")
+
+        async def run(channel: Channel) -> None:
+            await self._attached(channel, container, wanted, source)
+
+        return Hijack(run, _stream_type(request, tty))
+
+    async def _attachment(self, container: Container, wanted: _Wanted) -> asyncio.Future[Attachment | None]:
+        """The attachment to the process, or to the one that will be started next."""
+        future: asyncio.Future[Attachment | None] = asyncio.get_running_loop().create_future()
+        if container.process is not None:
+            future.set_result(await container.process.attach(wanted.stdin, wanted.stdout, wanted.stderr))
+        else:
+            container.pending.append(PendingAttach(wanted.stdin, wanted.stdout, wanted.stderr, future))
+        return future
+
+    async def _attached(
+        self,
+        channel: Channel,
+        container: Container,
+        wanted: _Wanted,
+        source: asyncio.Future[Attachment | None] | None,
+    ) -> None:
+        tty = container.record.config.tty
+        encode = _encoder(tty)
+        if wanted.history:
+            query = logs.LogQuery(stdout=wanted.stdout, stderr=wanted.stderr)
+            async for entry in logs.read(container, _log_path(container), query):
+                await channel.write(encode(entry.stream, entry.text))
+        if source is None:
+            return
+        try:
+            attachment = await source
+        finally:
+            source.cancel()
+        if attachment is None:
+            return
+        if await streams.join(channel, attachment, encode, wanted.stdin, wanted.keys):
+            self.events.container(container.record, "detach")
+
+    # logs
+
+    async def logs(self, request: Request) -> Response:
+        container = self.containers.get(request.parameters["id"])
+        query = request.query
+        if not query.flag("stdout") and not query.flag("stderr"):
+            raise InvalidArgument("Bad parameters: you must choose at least one stream")
+        logs.check_readable(container)
+        tail = query.text("tail", "all")
+        wanted = logs.LogQuery(
+            stdout=query.flag("stdout"),
+            stderr=query.flag("stderr"),
+            since=parse_time(query.text("since")) if query.text("since") not in ("", "0") else 0,
+            until=parse_time(query.text("until")) if query.text("until") not in ("", "0") else 0,
+            tail=int(tail) if tail.isdigit() else -1,
+            follow=query.flag("follow"),
+        )
+        details = _details(container) if query.flag("details") else ""
+        tty = container.record.config.tty
+        encode = _encoder(tty)
+
+        async def lines() -> AsyncIterator[bytes]:
+            async for entry in logs.read(container, _log_path(container), wanted):
+                prefix = f"{entry.padded_time} " if query.flag("timestamps") else ""
+                yield encode(entry.stream, (prefix + details).encode() + entry.text)
+
+        return Stream(lines(), _stream_type(request, tty))
+
+    # exec
+
+    async def exec_create(self, request: Request) -> Response:
+        config = schema.decode_config(await request.json())
+        streams.parse_detach_keys(config.detach_keys)
+        made = self.execs.create(self.containers.get(request.parameters["id"]), config)
+        return Json({"Id": made.id}, 201)
+
+    async def exec_start(self, request: Request) -> Response:
+        made = self.execs.get(request.parameters["id"])
+        start = schema.decode_start(await request.json())
+        self.execs.check_startable(made)
+        if start.console_size != (0, 0):
+            made.config = schema.with_size(made.config, start.console_size)
+        if start.detach:
+            await self.execs.start(made, attached=False)
+            return Empty(200)
+        tty = made.config.tty
+
+        async def run(channel: Channel) -> None:
+            await self._run_exec(channel, made)
+
+        return Hijack(run, _stream_type(request, tty))
+
+    async def _run_exec(self, channel: Channel, made: Exec) -> None:
+        config = made.config
+        encode = _encoder(config.tty)
+        try:
+            attachment = await self.execs.start(made, attached=True)
+        except PyboxdError as error:  # too late for a status: Docker tells it in the stream
+            await channel.write(encode(STDOUT, f"{error}\r\n".encode()))
+            return
+        assert attachment is not None
+        keys = streams.parse_detach_keys(config.detach_keys) if config.tty else None
+        if await streams.join(channel, attachment, encode, config.attach_stdin, keys):
+            self.events.container(made.container.record, "exec_detach", execID=made.id)
+            return
+        await made.ended.wait()  # the client asks for the exit status as soon as the stream ends
+
+    async def exec_resize(self, request: Request) -> Response:
+        rows, columns = terminal_size(request)
+        await self.execs.resize(self.execs.get(request.parameters["id"]), rows, columns)
+        return Empty(200)
+
+    async def exec_inspect(self, request: Request) -> Response:
+        return Json(schema.inspect(self.execs.get(request.parameters["id"])))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What an attach asks for."""
+
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    history: bool
+    live: bool
+    keys: bytes | None
+
+
+def _log_path(container: Container) -> str:
+    return specs.log_path(directory_of(container.id), container.id)
+
+
+def _details(container: Container) -> str:
+    """The prefix of `--details`: url-escaped `name=value` pairs."""
+    from urllib.parse import quote_plus  # slow to import, seldom needed
+
+    found = logconfig.details(container.record)
+    return ",".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in found.items()) + " "

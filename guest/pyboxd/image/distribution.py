@@ -1,0 +1,323 @@
+"""A registry's HTTP interface (distribution-spec), as far as pulling needs it. Blocking, for worker threads.
+
+`localhost` and 127.0.0.0/8 mean the user's own computer, which the guest reaches through QEMU's gateway; they may
+speak plain HTTP, as may the registries that the settings call insecure. Credentials are sent to the registry itself
+and to a token service over TLS (or on the same host), never along a redirect.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import ipaddress
+import json
+import os
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from pyboxd.errors import NotFound, PyboxdError, SystemFailure, Unauthorized
+from pyboxd.image.reference import DEFAULT_DOMAIN, Reference
+from pyboxd.image.workers import Stop
+from pyboxd.locations import RUN
+from pyboxd.model import RegistryAuth
+
+GATEWAY = "10.0.2.2"
+HUB = "registry-1.docker.io"
+CERTIFICATES = f"{RUN}/ca-certificates.crt"
+TIMEOUT = 60.0  # seconds without a byte
+PIECE = 256 * 1024
+ATTEMPTS = 5
+MAX_DOCUMENT = 4 * 1024 * 1024  # bytes of a manifest or token
+MAX_REDIRECTS = 5
+MANIFEST_TYPES = (
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.oci.image.index.v1+json",
+)
+_CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
+
+
+@dataclass(frozen=True)
+class RegistrySettings:
+    """`insecure` holds `host[:port]`; the proxies are URLs, `no_proxy` is the usual comma-separated list."""
+
+    insecure: frozenset[str] = frozenset()
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A manifest: its bytes, media type, and the digest that the registry told (or "")."""
+
+    data: bytes
+    media_type: str
+    digest: str
+
+
+@dataclass
+class _Answer:
+    status: int
+    headers: Mapping[str, str]
+    response: http.client.HTTPResponse
+    connection: http.client.HTTPConnection
+
+    def body(self) -> bytes:
+        try:
+            return self.response.read(MAX_DOCUMENT + 1)
+        finally:
+            self.connection.close()
+
+
+@dataclass
+class Registry:
+    """One repository of one registry."""
+
+    reference: Reference
+    settings: RegistrySettings = field(default_factory=RegistrySettings)
+    auth: RegistryAuth | None = None
+    stop: Stop = field(default_factory=Stop)
+    _authorization: str = ""
+    _base: str = ""
+
+    @property
+    def host(self) -> str:
+        return HUB if self.reference.domain == DEFAULT_DOMAIN else self.reference.domain
+
+    def manifest(self, what: str) -> Document:
+        """The manifest of a tag or digest. NotFound, Unauthorized, SystemFailure in Docker's words."""
+        answer = self._get(f"manifests/{what}", {"Accept": ", ".join(MANIFEST_TYPES)})
+        data = answer.body()
+        if len(data) > MAX_DOCUMENT:
+            raise SystemFailure("the manifest is larger than 4 MiB")
+        kind = answer.headers.get("content-type", "").partition(";")[0].strip()
+        return Document(data, kind, answer.headers.get("docker-content-digest", ""))
+
+    def blob(self, digest: str, size: int) -> Iterator[bytes]:
+        """The bytes of a blob; a broken transfer is taken up where it ended, a few times."""
+        done = 0
+        failures = 0
+        while done < size:
+            try:
+                for piece in self._blob_from(digest, done):
+                    done += len(piece)
+                    failures = 0
+                    yield piece
+                if done < size:
+                    raise http.client.IncompleteRead(b"", size - done)
+            except (OSError, http.client.HTTPException) as error:
+                failures += 1
+                if failures >= ATTEMPTS:
+                    raise SystemFailure(f"download of {digest} failed: {_words(error)}") from error
+                self.stop.wait(0.2 * 2**failures)
+
+    def document(self, digest: str, size: int) -> bytes:
+        """A small blob, whole."""
+        if size > MAX_DOCUMENT:
+            raise SystemFailure(f"the image's configuration is larger than {MAX_DOCUMENT} bytes")
+        return b"".join(self.blob(digest, size))
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def _blob_from(self, digest: str, start: int) -> Iterator[bytes]:
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        answer = self._get(f"blobs/{digest}", headers)
+        self.stop.on_stop(answer.connection.close)
+        try:
+            skip = start if start and answer.status == 200 else 0  # a registry without ranges begins again
+            while data := answer.response.read1(PIECE):
+                self.stop.check()
+                if skip >= len(data):
+                    skip -= len(data)
+                    continue
+                piece, skip = data[skip:], 0
+                yield piece
+        finally:
+            answer.connection.close()
+
+    def _get(self, path: str, headers: Mapping[str, str]) -> _Answer:
+        url = f"{self._base or self._find_base()}/v2/{self.reference.path}/{path}"
+        answer = self._send(url, headers)
+        if answer.status == 401:
+            self._login(answer)
+            answer = self._send(url, headers)
+        if answer.status in (200, 206):
+            return answer
+        raise self._problem(answer, path)
+
+    def _send(self, url: str, headers: Mapping[str, str]) -> _Answer:
+        authorization = {"Authorization": self._authorization} if self._authorization else {}
+        answer = self._once(url, {**headers, **authorization})
+        for _ in range(MAX_REDIRECTS):
+            if answer.status not in (301, 302, 303, 307, 308):
+                return answer
+            answer.body()
+            target = urljoin(url, answer.headers.get("location", ""))
+            same = urlsplit(target)[:2] == urlsplit(url)[:2]
+            url = target
+            answer = self._once(url, {**headers, **(authorization if same else {})})
+        raise SystemFailure(f"{self.host}: too many redirects")
+
+    def _find_base(self) -> str:
+        """https, or http for a registry that may be insecure and does not speak TLS."""
+        candidates = ["https", "http"] if self._may_be_insecure() else ["https"]
+        for scheme in candidates:
+            try:
+                self._once(f"{scheme}://{self.host}/v2/", {}).body()
+            except (OSError, http.client.HTTPException) as error:
+                if scheme == candidates[-1]:
+                    raise SystemFailure(f'Get "{scheme}://{self.host}/v2/": {_words(error, self.host)}') from error
+            else:
+                self._base = f"{scheme}://{self.host}"
+                break
+        return self._base
+
+    def _may_be_insecure(self) -> bool:
+        return self.host in self.settings.insecure or is_loopback(self.host)
+
+    def _once(self, url: str, headers: Mapping[str, str]) -> _Answer:
+        parts = urlsplit(url)
+        connection, target = self._connection(url)
+        try:
+            connection.request("GET", target, headers={"Host": parts.netloc, "User-Agent": "pybox", **headers})
+            response = connection.getresponse()
+        except BaseException:
+            connection.close()
+            raise
+        return _Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response, connection)
+
+    def _connection(self, url: str) -> tuple[http.client.HTTPConnection, str]:
+        parts = urlsplit(url)
+        secure = parts.scheme == "https"
+        host, port = parts.hostname or "", parts.port or (443 if secure else 80)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if is_loopback(parts.netloc):
+            host = GATEWAY
+        proxy = "" if host == GATEWAY else self._proxy(host, secure=secure)
+        context = self._context(parts.netloc) if secure else None
+        if proxy:
+            via = urlsplit(proxy)
+            address, gate = via.hostname or "", via.port or 80
+            if context is None:
+                return http.client.HTTPConnection(address, gate, timeout=TIMEOUT), url
+            tunnelled = http.client.HTTPSConnection(address, gate, timeout=TIMEOUT, context=context)
+            tunnelled.set_tunnel(host, port)
+            return tunnelled, target
+        if context is None:
+            return http.client.HTTPConnection(host, port, timeout=TIMEOUT), target
+        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context), target
+
+    def _proxy(self, host: str, *, secure: bool) -> str:
+        for item in filter(None, map(str.strip, self.settings.no_proxy.split(","))):
+            suffix = item.lstrip("*.")
+            if item == "*" or host == suffix or host.endswith(f".{suffix}"):
+                return ""
+        return self.settings.https_proxy if secure else self.settings.http_proxy
+
+    def _context(self, netloc: str) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=CERTIFICATES if os.path.exists(CERTIFICATES) else None)
+        if netloc == self.host and self._may_be_insecure():
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    # -- logging in ------------------------------------------------------------------------------
+
+    def _login(self, answer: _Answer) -> None:
+        challenge = answer.headers.get("www-authenticate", "")
+        answer.body()
+        scheme, _, rest = challenge.partition(" ")
+        if scheme.lower() == "basic":
+            if self.auth is None or not self.auth.username:
+                raise Unauthorized(f'Head "{self._base}/v2/{self.reference.path}": no basic auth credentials')
+            if self._authorization:
+                raise Unauthorized("unauthorized: authentication required")
+            self._authorization = f"Basic {self._basic()}"
+        elif scheme.lower() == "bearer":
+            self._authorization = f"Bearer {self._token(dict(_CHALLENGE.findall(rest)))}"
+        else:
+            raise Unauthorized(f"{self.host}: unknown authentication {scheme!r}")
+
+    def _basic(self) -> str:
+        assert self.auth is not None
+        return base64.b64encode(f"{self.auth.username}:{self.auth.password}".encode()).decode()
+
+    def _token(self, challenge: Mapping[str, str]) -> str:
+        realm = urlsplit(challenge.get("realm", ""))
+        if realm.scheme not in ("http", "https"):
+            raise Unauthorized(f"{self.host}: invalid realm for auth challenge")
+        query = {key: challenge[key] for key in ("service", "scope") if key in challenge}
+        query.setdefault("scope", f"repository:{self.reference.path}:pull")
+        headers = {}
+        trusted = realm.scheme == "https" or realm.netloc == self.host
+        if self.auth is not None and self.auth.username and trusted:
+            query["account"] = self.auth.username
+            headers["Authorization"] = f"Basic {self._basic()}"
+        answer = self._once(f"{realm.geturl()}?{urlencode(query)}", headers)
+        body = answer.body()
+        if answer.status != 200:
+            raise self._denied("unauthorized: incorrect username or password" if headers else "")
+        try:
+            value = json.loads(body)
+            return str(value.get("token") or value["access_token"])
+        except (ValueError, KeyError, AttributeError) as error:
+            raise Unauthorized("authorization server did not include a token in the response") from error
+
+    # -- errors ----------------------------------------------------------------------------------
+
+    def _problem(self, answer: _Answer, path: str) -> PyboxdError:
+        code, message = _registry_error(answer.body())
+        if answer.status == 404:
+            if path.startswith("manifests/"):
+                return NotFound(f"manifest for {self.reference.familiar} not found: manifest unknown: {message}")
+            return NotFound(f"{self.reference.familiar_name}: {path} not found: {message}")
+        if answer.status in (401, 403):
+            return self._denied(f"{code.lower()}: {message}" if code else "")
+        said = f"{code.lower()}: {message}" if code else message
+        return SystemFailure(
+            f"received unexpected HTTP status from {self.host}: {answer.status}{f': {said}' if said else ''}"
+        )
+
+    def _denied(self, why: str) -> PyboxdError:
+        if self.auth is not None and self.auth.username:
+            return Unauthorized(why or "unauthorized: authentication required")
+        return NotFound(
+            f"pull access denied for {self.reference.familiar_name}, repository does not exist or may require "
+            f"'docker login': {why or 'denied: requested access to the resource is denied'}"
+        )
+
+
+def is_loopback(netloc: str) -> bool:
+    """Whether `host[:port]` is the user's own computer."""
+    host = (urlsplit(f"//{netloc}").hostname or "").rstrip(".")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _registry_error(body: bytes) -> tuple[str, str]:
+    try:
+        first = json.loads(body)["errors"][0]
+        return str(first.get("code", "")), str(first.get("message", ""))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return "", ""
+
+
+def _words(error: Exception, host: str = "") -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return f"dial tcp {host}: connect: connection refused" if host else "connection refused"
+    if isinstance(error, TimeoutError):
+        return "i/o timeout"
+    if isinstance(error, http.client.IncompleteRead):
+        return "unexpected EOF"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"tls: failed to verify certificate: {error.verify_message}"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

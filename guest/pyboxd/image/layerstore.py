@@ -1,0 +1,188 @@
+"""Layers on the data disk. A layer is its uncompressed tar and a small EROFS index over it; nothing is unpacked.
+
+    LAYERS/sha256/<hex>/layer.tar     the bytes whose digest is the layer's diff id
+    LAYERS/sha256/<hex>/index.erofs   made by mkfs.erofs --tar=i --aufs: whiteouts become overlayfs's
+
+A folder appears under its digest only when both files are complete and synced. Mounts live below /run, so that they
+are gone exactly when the kernel's are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from pyboxd import locations
+from pyboxd.errors import InvalidArgument, SystemFailure
+from pyboxd.image.compression import decompressed
+from pyboxd.image.model import HelperRunner
+from pyboxd.image.tarread import Kind, TarEntry, TarError, TarReader, clean_name
+from pyboxd.image.workers import Stop, consume, run_blocking
+from pyboxd.linux import constants as k
+from pyboxd.linux.mount import mount, umount2
+
+MOUNTS = f"{locations.RUN}/layers"
+MKFS = "/usr/bin/mkfs.erofs"
+INDEX_TIMEOUT = 600.0  # seconds
+_WHITEOUT = ".wh."
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of the store; `size` counts bytes of file content."""
+
+    diff_id: str
+    size: int
+
+
+class LayerStore:
+    """Adds, mounts and removes layers below `root`. `temporary` is on the same file system."""
+
+    def __init__(
+        self,
+        helpers: HelperRunner,
+        *,
+        root: str = locations.LAYERS,
+        temporary: str = locations.TEMPORARY,
+        mounts: str = MOUNTS,
+    ) -> None:
+        self._helpers = helpers
+        self._root = root
+        self._temporary = temporary
+        self._mounts = mounts
+
+    def path(self, diff_id: str) -> str:
+        """The layer's folder; it exists if `has` says so."""
+        return f"{self._root}/{diff_id.replace(':', '/')}"
+
+    def archive(self, diff_id: str) -> str:
+        """The layer's uncompressed tar."""
+        return f"{self.path(diff_id)}/layer.tar"
+
+    def has(self, diff_id: str) -> bool:
+        return os.path.isdir(self.path(diff_id))
+
+    async def add_stream(self, chunks: AsyncIterator[bytes], expected: str = "") -> Layer:
+        """Add a layer from a (possibly compressed) tar that arrives on the loop."""
+        folder = self._new_folder()
+        return await self._finish(
+            folder, await self._guarded(folder, consume(chunks, lambda data: _write(folder, data))), expected
+        )
+
+    async def add(self, open_chunks: Callable[[Stop], Iterable[bytes]], expected: str = "") -> Layer:
+        """Add a layer from a (possibly compressed) tar that `open_chunks` reads in a worker thread.
+
+        InvalidArgument when the archive is damaged, hostile, or not the one whose diff id is `expected`.
+        """
+        folder = self._new_folder()
+        job = run_blocking(lambda stop: _write(folder, open_chunks(stop)))
+        return await self._finish(folder, await self._guarded(folder, job), expected)
+
+    async def _guarded(self, folder: str, job: Awaitable[Layer]) -> Layer:
+        try:
+            return await job
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    async def _finish(self, folder: str, layer: Layer, expected: str) -> Layer:
+        try:
+            if expected and layer.diff_id != expected:
+                raise InvalidArgument(f"layer verification failed: expected diff id {expected}, got {layer.diff_id}")
+            if not self.has(layer.diff_id):
+                await self._index(folder)
+                self._publish(folder, self.path(layer.diff_id))
+            return layer
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _new_folder(self) -> str:
+        folder = f"{self._temporary}/layer-{uuid.uuid4().hex}"
+        os.makedirs(folder)
+        return folder
+
+    async def _index(self, folder: str) -> None:
+        command = (MKFS, "--quiet", "--tar=i", "--aufs", f"{folder}/index.erofs", f"{folder}/layer.tar")
+        done = await self._helpers.run_helper(command, timeout=INDEX_TIMEOUT)
+        if done.status:
+            said = done.stderr.decode(errors="replace").strip()
+            if "No space left" in said:
+                raise SystemFailure("write layer: no space left on device")
+            raise InvalidArgument(f"the layer cannot be indexed: {said or f'mkfs.erofs ended with {done.status}'}")
+        _sync(f"{folder}/index.erofs")
+
+    def _publish(self, folder: str, target: str) -> None:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        _sync(folder)
+        with contextlib.suppress(FileExistsError):  # added by somebody else in the meantime
+            try:
+                os.rename(folder, target)
+            except OSError:
+                if not os.path.isdir(target):
+                    raise
+        _sync(os.path.dirname(target))
+
+    def mount(self, diff_id: str) -> str:
+        """The folder where the layer's files are; mounted at the first call. OSError from the kernel."""
+        target = f"{self._mounts}/{diff_id.partition(':')[2]}"
+        if not os.path.ismount(target):
+            os.makedirs(target, exist_ok=True)
+            folder = self.path(diff_id)
+            mount(f"{folder}/index.erofs", target, "erofs", k.MS_RDONLY, f"device={folder}/layer.tar")
+        return target
+
+    def remove(self, diff_id: str) -> None:
+        """Unmount and delete. A layer that a running container still uses stays readable for it."""
+        target = f"{self._mounts}/{diff_id.partition(':')[2]}"
+        if os.path.ismount(target):
+            umount2(target, k.MNT_DETACH)
+            os.rmdir(target)
+        shutil.rmtree(self.path(diff_id), ignore_errors=True)
+
+    def known(self) -> list[str]:
+        """Diff ids of all complete layers."""
+        return [
+            f"{algorithm}:{name}"
+            for algorithm in (os.listdir(self._root) if os.path.isdir(self._root) else ())
+            for name in os.listdir(f"{self._root}/{algorithm}")
+        ]
+
+
+def _write(folder: str, chunks: Iterable[bytes]) -> Layer:
+    """Uncompress `chunks` into the folder's layer.tar, checking every name on the way."""
+    digest = hashlib.sha256()
+    with open(f"{folder}/layer.tar", "wb") as file:
+
+        def pieces() -> Iterator[bytes]:
+            for piece in decompressed(chunks):
+                digest.update(piece)
+                file.write(piece)
+                yield piece
+
+        size = sum(_checked(entry) for entry in TarReader(pieces()))
+        file.flush()
+        os.fsync(file.fileno())
+    return Layer(f"sha256:{digest.hexdigest()}", size)
+
+
+def _checked(entry: TarEntry) -> int:
+    """The entry's size, or TarError for an entry that could reach outside of the layer."""
+    base = clean_name(entry.name).rpartition("/")[2]
+    if base.startswith(_WHITEOUT) and base[len(_WHITEOUT) :] in ("", ".", ".."):
+        raise TarError(f"invalid whiteout in archive: {entry.name!r}")
+    if entry.kind is Kind.HARDLINK:
+        clean_name(entry.link)
+    return entry.size
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
