@@ -26,12 +26,22 @@ def main(argv: Sequence[str]) -> int:
         from pyboxd.boot import relay
 
         return relay.main(arguments)
-    if command == "plan":
-        from pyboxd.runtime import plan
-
-        return plan.main(arguments)
+    if command == "plan" and len(arguments) == 1:
+        return _plan(arguments[0])
     sys.stderr.write(f"{USAGE}\n")
     return 2
+
+
+def _plan(path: str) -> int:
+    """Print what the first process of the container in a spec file would do."""
+    from pyboxd.runtime.codec import loads
+    from pyboxd.runtime.plan import describe_plan
+    from pyboxd.runtime.spec import ContainerSpec
+
+    with open(path, "rb") as file:
+        spec = loads(ContainerSpec, file.read())
+    sys.stdout.write("".join(f"{line}\n" for line in describe_plan(spec)))
+    return 0
 
 
 if __name__ == "__main__":

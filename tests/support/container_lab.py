@@ -43,9 +43,7 @@ class Result:
 def busybox() -> str:
     """A busybox that needs no library. The test is skipped where there is none."""
     found = shutil.which("busybox", path="/bin:/usr/bin:/usr/local/bin")
-    if not found or b"not a dynamic" not in subprocess.run(["ldd", found], capture_output=True).stderr:
-        if found and not shutil.which("ldd"):
-            return found
+    if not found or b"/ld-" in Path(found).read_bytes()[:4096]:  # the name of its dynamic linker is near the start
         pytest.skip("needs a static busybox")
     return found
 

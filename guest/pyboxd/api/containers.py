@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pyboxd.api import listing
+from pyboxd.api.fields import JsonObject
 from pyboxd.api.schema import config as config_schema
 from pyboxd.api.schema import containers as schema
 from pyboxd.engine import figures, specs, waiting
@@ -88,9 +89,10 @@ class ContainersApi:
         found = [item for item in reversed(tuple(self.containers)) if chooser.wants(item, everything)]
         now = time.time_ns()
         sized = query.flag("size")
-        return Json([await self._summary(item.record, now, sized) for item in (found[:limit] if limit > 0 else found)])
+        return Json([await self.summary(item.record, now, sized) for item in (found[:limit] if limit > 0 else found)])
 
-    async def _summary(self, record: Record, now: int, sized: bool) -> object:
+    async def summary(self, record: Record, now: int, sized: bool) -> JsonObject:
+        """One entry of the list, with sizes if they are wanted."""
         sizes = await self._sizes(record) if sized else None
         return schema.summary(record, self._image_name(record), self.networking.views(record), now, sizes)
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from pyboxd.api import filters, listing, progress
 from pyboxd.api.schema import images as schema
 from pyboxd.engine.containers import Containers
 from pyboxd.engine.events import Events
 from pyboxd.errors import InvalidArgument, NotImplementedHere
-from pyboxd.image.images import Images
-from pyboxd.image.model import Image, Platform, Progress, ProgressSink
+from pyboxd.image.model import Image, Progress
 from pyboxd.image.reference import Reference, is_digest, is_tag, parse
+from pyboxd.image.room import ImageRoom
 from pyboxd.model import RegistryAuth
 from pyboxd.server.message import Empty, Json, Request, Response, Stream
 from pyboxd.server.routes import Route
@@ -25,27 +24,11 @@ _FILTERS = ("dangling", "label", "before", "since", "reference", "until")
 _REGISTRY_AUTH = "X-Registry-Auth"
 
 
-class Puller(Protocol):
-    """Fetches images from registries."""
-
-    async def pull(
-        self, reference: Reference, platform: Platform, auth: RegistryAuth | None, progress: ProgressSink
-    ) -> Image: ...
-
-
-class Loader(Protocol):
-    """Reads what `docker save` wrote."""
-
-    async def load(self, chunks: AsyncIterator[bytes], progress: ProgressSink) -> list[str]: ...
-
-
 @dataclass(frozen=True)
 class ImagesApi:
     """Handlers around the image room."""
 
-    images: Images
-    puller: Puller
-    loader: Loader
+    images: ImageRoom
     containers: Containers
     events: Events
 
@@ -159,10 +142,12 @@ class ImagesApi:
         auth = decode_auth(request.headers.get(_REGISTRY_AUTH, ""))
 
         async def job(say: progress.Say) -> None:
-            await self.puller.pull(reference, platform, auth, lambda step: say(progress.message(step)))
+            await self.images.pull(
+                str(reference), platform=platform, auth=auth, progress=lambda step: say(progress.message(step))
+            )
             self.events.publish("image", "pull", reference.familiar, {"name": reference.familiar_name})
 
-        return Stream(progress.stream(job), eager=False)
+        return Stream(progress.stream(job, held=1), eager=False)
 
     async def load(self, request: Request) -> Response:
         quiet = request.query.flag("quiet")
@@ -172,7 +157,7 @@ class ImagesApi:
                 if not quiet:
                     say(progress.message(item))
 
-            names = await self.loader.load(request.body, step)
+            names = await self.images.load(request.body, step)
             for name in names:
                 what = "image ID" if is_digest(name) else "image"
                 say({"stream": f"Loaded {what}: {name}\n"})
@@ -198,14 +183,14 @@ def _pull_reference(name: str, tag: str) -> Reference:
     return parse(f"{name}@{tag}" if is_digest(tag) else f"{name}:{tag}")
 
 
-def parse_platform(text: str) -> Platform:
-    """ "linux/arm64/v8". InvalidArgument."""
+def parse_platform(text: str) -> str:
+    """The query parameter `platform` in full: "linux/arm64/v8", or "" for the machine's own. InvalidArgument."""
     parts = text.split("/") if text else []
-    if len(parts) == 1:
-        return Platform("linux", "") if parts[0] == "linux" else Platform("linux", parts[0])
     if len(parts) > 3 or not all(parts):
-        raise InvalidArgument(f'"{text}" is an invalid OS component: OSAndVersion specifier component must match')
-    return Platform(*parts)
+        raise InvalidArgument(f'"{text}" is an invalid platform: os[/architecture[/variant]] is expected')
+    if len(parts) == 1:
+        return "" if text == "linux" else f"linux/{text}"
+    return text
 
 
 def decode_auth(text: str) -> RegistryAuth | None:

@@ -43,32 +43,42 @@ def failure(error: PyboxdError, code: int = 0) -> JsonObject:
 
 
 async def stream(
-    job: Callable[[Say], Awaitable[None]], code_of: Callable[[PyboxdError], int] = lambda error: 0
+    job: Callable[[Say], Awaitable[None]],
+    code_of: Callable[[PyboxdError], int] = lambda error: 0,
+    held: int = 0,
 ) -> AsyncIterator[bytes]:
-    """Run `job` and pass on what it says. A failure before its first word is raised and becomes the status.
+    """Run `job` and pass on what it says.
 
-    The job is cancelled when the client leaves.
+    A failure before anything was sent is raised and becomes the response's status; the first `held` messages are kept
+    back for that, as they say nothing yet. The job is cancelled when the client leaves.
     """
     queue: asyncio.Queue[JsonObject | None] = asyncio.Queue()
     task = asyncio.ensure_future(job(queue.put_nowait))
     task.add_done_callback(lambda _: queue.put_nowait(None))
-    said = False
+    waiting: list[bytes] = []
+    said = 0
     try:
         while (value := await queue.get()) is not None:
-            said = True
-            yield line(value)
-        try:
-            await task
-        except PyboxdError as error:
-            if not said:
-                raise
-            yield line(failure(error, code_of(error)))
-        except Exception as error:
-            if not said:
-                raise
-            bug = secrets.token_hex(4)
-            log.exception("bug %s in a job", bug)
-            yield line(failure(PyboxdError(f"internal error {bug}: {type(error).__name__}")))
+            said += 1
+            waiting.append(line(value))
+            if said > held:
+                yield b"".join(waiting)
+                waiting.clear()
+        error = task.exception()
+        if error is not None and said <= held:
+            raise error
+        if error is not None:
+            waiting.append(line(_in_band(error, code_of)))
+        if waiting:
+            yield b"".join(waiting)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def _in_band(error: BaseException, code_of: Callable[[PyboxdError], int]) -> JsonObject:
+    if isinstance(error, PyboxdError):
+        return failure(error, code_of(error))
+    bug = secrets.token_hex(4)
+    log.error("bug %s in a job", bug, exc_info=error)
+    return failure(PyboxdError(f"internal error {bug}: {type(error).__name__}"))

@@ -9,6 +9,7 @@ It imports little, because it stays in memory for as long as the machine runs.
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -30,6 +31,7 @@ KILL_TIMEOUT = 5.0  # seconds for killed processes to be gone
 QUICK = 10.0  # seconds; an engine that lived longer had started well
 FIRST_PAUSE = 0.1  # seconds before the engine is started again; doubled up to LAST_PAUSE
 LAST_PAUSE = 5.0
+OOM_SCORE = "-500"  # of the engine, as stock engines have it; containers get their own
 
 # OpenSSL's configuration for the engine. Without hardware for AES, which is every emulated guest, ChaCha20 is two to
 # four times as fast; Python cannot order the ciphers of TLS 1.3 itself.
@@ -110,6 +112,7 @@ class Supervisor:
         """Until the machine shall be switched off."""
         signals = {signal.SIGCHLD, *STOP_SIGNALS}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        gc.freeze()  # what exists now stays: the collector of a fork shall not touch, and so copy, these pages
         self._first_start()
         while True:
             received = self._wait(signals)
@@ -195,6 +198,8 @@ def _serve() -> int:
     from pyboxd.server import main as engine  # imports what process 1 shall not keep
 
     set_name("pyboxd-engine")
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write(OOM_SCORE)
     return engine.serve([])
 
 

@@ -43,6 +43,11 @@ class Events:
         for queue in tuple(self._queues):
             queue.put_nowait(event)
 
+    @property
+    def listeners(self) -> int:
+        """How many listen now."""
+        return len(self._queues)
+
     def container(self, record: Record, action: str, **more: str) -> None:
         """An event of a container, with the attributes that all of them have: image, name and labels."""
         attributes = {**dict(record.config.labels), "image": record.config.image, "name": record.name, **more}

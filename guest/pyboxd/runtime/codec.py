@@ -36,6 +36,12 @@ def loads(kind: type[T], data: bytes) -> T:
     return decoded
 
 
+def prepare(*kinds: Any) -> None:
+    """Make the decoders of these classes now: in a process that forks, all its children have them then."""
+    for kind in kinds:
+        decoder(kind)
+
+
 def encode(value: Any) -> Any:
     """A value as the objects that `json` takes."""
     if value is None or isinstance(value, _PRIMITIVES):

@@ -31,7 +31,9 @@ class Message:
 
 
 @dataclass(frozen=True)
-class _Packet:
+class Packet:
+    """A message as it is sent."""
+
     name: str
     failure: Failure | None = None
 
@@ -43,20 +45,23 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def send(end: socket.socket, name: str, failure: Failure | None = None, descriptor: int = -1) -> None:
     """Send one message."""
-    packet = codec.dumps(_Packet(name, failure))[:_MAX_MESSAGE]
+    packet = codec.dumps(Packet(name, failure))[:_MAX_MESSAGE]
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))] if descriptor >= 0 else []
     end.sendmsg([packet], rights)
 
 
 def receive(end: socket.socket) -> Message | None:
-    """The next message, None at EOF."""
+    """The next message, None at EOF; a peer that died with unread messages counts as that."""
     space = socket.CMSG_SPACE(array.array("i").itemsize)
-    packet, rights, _, _ = end.recvmsg(_MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC)
+    try:
+        packet, rights, _, _ = end.recvmsg(_MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        return None
     descriptor = -1
     for level, kind, data in rights:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             descriptor = array.array("i", data)[0]
     if not packet:
         return None
-    content = codec.loads(_Packet, packet)
+    content = codec.loads(Packet, packet)
     return Message(content.name, content.failure, descriptor)

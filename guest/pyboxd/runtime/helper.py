@@ -86,6 +86,7 @@ def run(connection: socket.socket) -> None:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
     out, err = output or (b"", b"")
     _reply(connection, status if status >= 0 or output is None else 128 - status, out, err)
 

@@ -61,7 +61,11 @@ class Monitor:
     def run(self) -> None:
         self._listener.setblocking(False)
         self._loop.watch(self._listener.fileno(), READ, self._accept)
-        self._loop.run()
+        try:
+            self._loop.run()
+        except BaseException:
+            self._clear()  # a bug here must not leave a container that nobody keeps
+            raise
 
     # ---- connections
 

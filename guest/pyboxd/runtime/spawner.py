@@ -19,8 +19,9 @@ from collections.abc import Callable
 
 from pyboxd.linux import process
 
-from . import helper, monitor
-from .wire import SOCKET_NAME
+from . import codec, handshake, helper, monitor
+from .spec import Exit
+from .wire import SOCKET_NAME, Answer, Request, State
 
 MONITOR = b"m"  # with a listening socket
 HELPER = b"h"  # with a connected socket
@@ -30,6 +31,7 @@ _BACKLOG = 128
 def fork() -> socket.socket:
     """Fork the spawner; the engine's end of the channel to it. Closing that end ends the spawner."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    codec.prepare(Request, Answer, State, Exit, handshake.Packet, helper.Job)
     gc.collect()
     gc.freeze()  # objects that live for ever stay out of the collector's sight, and their pages stay shared
     if os.fork() == 0:

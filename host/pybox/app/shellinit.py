@@ -6,9 +6,7 @@ import os
 from collections.abc import Mapping
 
 
-def lines(
-    docker_host: str, shell: str | None, *, unset: bool, environment: Mapping[str, str] = os.environ
-) -> list[str]:
+def lines(docker_host: str, shell: str | None, *, unset: bool, environment: Mapping[str, str] = os.environ) -> list[str]:
     """Commands for `shell` (guessed from $SHELL when None).
 
     `docker build` would look for BuildKit, which the engine does not speak, so DOCKER_BUILDKIT=0 goes with it.

@@ -109,9 +109,7 @@ def execute(context: Context, container: str, command: tuple[str, ...], **flags:
         raise UsageProblem("the input device is not a TTY", resolution="Leave out -t when input is not a terminal.")
     keys = flags.pop("detach_keys")
     env = tuple(options.environment(flags.pop("env"), ()))
-    return containers.execute(
-        context.client, ExecRequest(container, command, env=env, keys=keys, **flags), context.console
-    )
+    return containers.execute(context.client, ExecRequest(container, command, env=env, keys=keys, **flags), context.console)
 
 
 @click.command()

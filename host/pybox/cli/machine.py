@@ -130,7 +130,7 @@ def config(ctx: click.Context) -> None:
     if ctx.invoked_subcommand is None:
         context = ctx.find_object(Context)
         assert context is not None
-        rows = [(item.key, item.value, item.source, item.help) for item in context.machines.settings(context.machine)]
+        rows = [(item.key, item.value, item.source, item.help) for item in context.machines.all_settings(context.machine)]
         output.table(("SETTING", "VALUE", "FROM", "MEANING"), rows)
 
 
@@ -217,6 +217,14 @@ def machine_restart(context: Context, verbose: bool) -> None:
     restart_machine(context, verbose=verbose)
 
 
+@click.command("build-image")
+@click.option("--arch", type=click.Choice(["amd64", "arm64"]), default=None, help="Architecture (default: the host's).")
+@pass_context
+def machine_build_image(context: Context, arch: str | None) -> None:
+    """Build the guest image anew, with today's packages; the next start uses it."""
+    output.say(context.machines.build_image(PhasePrinter(verbose=True), arch=arch or ""))
+
+
 COMMANDS: dict[str, click.Command] = {
     "status": status,
     "delete": delete,
@@ -230,5 +238,5 @@ COMMANDS: dict[str, click.Command] = {
 for _name, _command in COMMANDS.items():
     if _name != "machine":
         machine.add_command(_command)
-for _command in (machine_list, machine_start, machine_stop, machine_restart):
+for _command in (machine_list, machine_start, machine_stop, machine_restart, machine_build_image):
     machine.add_command(_command)

@@ -27,9 +27,7 @@ class PullProgress:
     def __enter__(self) -> PullProgress:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._terminal and not self._quiet:
             self._draw()
 

@@ -112,9 +112,7 @@ def version(context: Context, template: str | None) -> None:
 @click.option("--filter", "-f", "filters", multiple=True, metavar="KEY=VALUE", help="Filter.")
 @click.option("--format", "template", metavar="TEMPLATE", help="json, or a Go template.")
 @pass_context
-def events(
-    context: Context, since: str | None, until: str | None, filters: tuple[str, ...], template: str | None
-) -> None:
+def events(context: Context, since: str | None, until: str | None, filters: tuple[str, ...], template: str | None) -> None:
     """Get real time events from the engine."""
     from pybox.cli.rows import filter_query, moment_query
 
@@ -124,9 +122,7 @@ def events(
             output.document(event, template)
             continue
         attributes = ", ".join(f"{key}={value}" for key, value in sorted(event["Actor"]["Attributes"].items()))
-        output.say(
-            f"{event['timeNano'] / 1e9:.6f} {event['Type']} {event['Action']} {event['Actor']['ID']} ({attributes})"
-        )
+        output.say(f"{event['timeNano'] / 1e9:.6f} {event['Type']} {event['Action']} {event['Actor']['ID']} ({attributes})")
 
 
 def _list_command(path: str, key: str | None, columns: dict[str, str], quiet: str) -> click.Command:

@@ -177,9 +177,7 @@ def _index(container: Any, *keys: Any) -> Any:
 
 
 def _printf(form: str, *values: Any) -> str:
-    return re.sub(r"%v|%q", "%s", form) % tuple(
-        _text(value) if not isinstance(value, int) else value for value in values
-    )
+    return re.sub(r"%v|%q", "%s", form) % tuple(_text(value) if not isinstance(value, int) else value for value in values)
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {

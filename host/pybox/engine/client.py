@@ -73,6 +73,14 @@ class EngineClient:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def answers(self) -> bool:
+        """Whether an engine answers at all."""
+        try:
+            self.get("/_ping")
+        except (MachineError, EngineError):
+            return False
+        return True
+
     # -- whole answers -------------------------------------------------------------------------
 
     def call(self, method: str, path: str, query: Query | None = None, body: object = None) -> Any:

@@ -1,19 +1,18 @@
-"""The hostagent: keeps one machine running, answers for it, and ends with it."""
+"""The hostagent: decides how one machine is run, keeps it running, and ends with it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Awaitable
+from dataclasses import replace
 
 from pybox import hostos
 from pybox.errors import MachineError, PyboxError
 from pybox.hostagent import configuration
-from pybox.hostagent.local import Listener, serve
+from pybox.hostagent.desk import Desk
 from pybox.hostagent.run import MachineRun, NoLife, Plan
 from pybox.hostagent.shares import ShareServer, can_serve
 from pybox.hostos.interface import native_arch
@@ -21,19 +20,14 @@ from pybox.machine import disks, keys
 from pybox.machine.accelerators import Candidate, VerdictBook, choose
 from pybox.machine.files import MachineFiles, StartRequest
 from pybox.machine.image import GuestImage
-from pybox.machine.orphans import end_orphan
-from pybox.machine.reports import Failed, Order, Ready, Report, StatusReport, Stopped, decode_order, encode_report
 from pybox.machine.status import MachineStatus
 from pybox.model import MachineState, Phase, Verdict
 from pybox.qemu import probe
 
 log = logging.getLogger(__name__)
-_STOP_ON_SIGNAL = 10.0  # seconds that containers get when the system ends this process
-_RESTART_AFTER = 600.0  # seconds of life after which a machine that ends by itself is started again once more
+_RESTART_AFTER = 600.0  # seconds of life that earn a machine which ended by itself another start
 _CPUS_AT_MOST = 4
 _MEMORY_MIB = (2048, 8192)  # least and most of a default machine
-
-ReportLine = Callable[[bytes], None]
 
 
 def default_memory_mib(total: int) -> int:
@@ -48,39 +42,161 @@ def default_cpus(total: int) -> int:
 
 
 class HostAgent:
-    """One machine's keeper. The caller holds the machine's lock."""
+    """One machine's keeper. The caller holds the machine's lock and has ended what an earlier one left."""
 
-    def __init__(self, files: MachineFiles, request: StartRequest, report: ReportLine) -> None:
+    def __init__(self, files: MachineFiles, request: StartRequest) -> None:
         self._files = files
         self._request = request
-        self._report_line = report  # to the start that waits for us
-        self._state = MachineState.STARTING
         self._began = time.monotonic()
         self._started_at = time.time()
-        self._phases: list[Phase] = []
-        self._changed = asyncio.Condition()
-        self._stop_order: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        self._failure: MachineError | None = None
+        self._book = VerdictBook(files.paths.accelerators_file)
         self._last_error = ""
         self._plan: Plan | None = None
-        self._run: MachineRun | None = None
         self._candidate: Candidate | None = None
-        self._book = VerdictBook(files.paths.accelerators_file)
+        self._run: MachineRun | None = None
+        self.desk = Desk(self.status)
 
-    async def run(self) -> int:
-        """Start the machine and keep it until it stops; the exit status."""
-        self._catch_signals()
-        end_orphan(self._files)
-        listener = await serve(self._files.agent_socket, self._connected)
+    async def keep(self) -> MachineError | None:
+        """Start the machine and keep it until it stops. Returns why it failed, None when it was stopped."""
         try:
-            return await self._keep()
+            if await self._until_stop_order(self._start()):
+                return MachineError("the start was broken off", "The machine was stopped while it started.")
+            while True:
+                await self.desk.become(MachineState.RUNNING)
+                assert self._run is not None
+                running_since = time.monotonic()
+                if await self._until_stop_order(self._run.wait()):
+                    return None
+                failure = self._run.ending()
+                if failure is None:
+                    log.info("the guest has powered off")
+                    return None
+                log.error("%s\n%s", failure, failure.details)
+                self._last_error = failure.brief
+                if time.monotonic() - running_since < _RESTART_AFTER and self._run.is_second:
+                    return failure
+                await self.desk.become(MachineState.STARTING)
+                await self._run.close()
+                if await self._until_stop_order(self._start(second=True)):
+                    return None
+        except PyboxError as error:
+            log.error("%s\n%s", error, error.details)
+            return MachineError(error.brief, error.details, error.resolution)
         finally:
-            self._tell(Failed(self._failure) if self._failure else Stopped())
-            await self._become(MachineState.STOPPED)
-            await asyncio.sleep(0)  # those who wait for the end write their answers
-            self._close(listener)
+            await self._end()
 
-    def _close(self, listener: Listener) -> None:
-        listener.close()
-        if hostos.current().passes_sockets:
-            self._files.agent_socket.unlink(missing_ok=True)
+    async def _until_stop_order(self, work: Awaitable[object]) -> bool:
+        """Wait for `work`; True when a stop order came first, and `work` was given up."""
+        task = asyncio.ensure_future(work)
+        await asyncio.wait((task, self.desk.stop_order), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+            return False
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return True
+
+    async def _end(self) -> None:
+        if self._run is None:
+            return
+        if self.desk.stop_order.done():
+            await self.desk.become(MachineState.STOPPING)
+            await self._run.stop(self.desk.stop_order.result())
+        await self._run.close()
+
+    # -- the start ----------------------------------------------------------------------------------
+
+    async def _start(self, second: bool = False) -> None:
+        """Start the machine under the first accelerator that works. Raises PyboxError."""
+        self._began = time.monotonic()
+        self._plan, candidates = self._prepare()
+        for candidate in candidates:
+            self._candidate = candidate
+            self._run = MachineRun(self._plan, candidate, self._phase, self._began, is_second=second)
+            log.info("start with %s", candidate)
+            try:
+                await self._run.start()
+            except NoLife as error:
+                log.warning("%s", error)
+                self._remember(candidate, works=False, reason=error.brief)
+                await self._run.close()
+            except MachineError:
+                if candidate is candidates[-1] or candidate.proved:
+                    raise
+                log.exception("start with %s failed; the next accelerator is tried", candidate.accelerator)
+                await self._run.close()
+            else:
+                self._remember(candidate, works=True, reason="")
+                return
+        raise MachineError(
+            "no accelerator of this host runs the guest",
+            "\n".join(f"{verdict.accelerator}: {verdict.reason}" for verdict in self._verdicts()),
+            "pybox config set accelerator tcg",
+        )
+
+    def _prepare(self) -> tuple[Plan, list[Candidate]]:
+        """Look at everything that a start needs, and make what is missing. Raises PyboxError."""
+        host = hostos.current()
+        settings = self._request.settings
+        image = GuestImage.open(self._request.image)
+        qemu = probe.find(image.arch, settings.qemu)
+        candidates = choose(host, qemu, image.arch, native_arch(), settings.accelerator, self._book)
+        disks.ensure(qemu, self._files.data_disk, settings.disk_size)
+        folders = configuration.shares(settings, host) if can_serve() else []
+        plan = Plan(
+            files=self._files,
+            settings=settings,
+            image=image,
+            keys=keys.ensure(self._files.keys),
+            qemu=qemu,
+            memory_mib=settings.memory_mib or default_memory_mib(host.total_memory_mib()),
+            cpus=settings.cpus or default_cpus(os.cpu_count() or 1),
+            certificates=configuration.certificates(settings, host),
+            shares=ShareServer(folders, self._files.share_config, self._files.share_log),
+        )
+        return plan, candidates
+
+    def _phase(self, phase: Phase) -> None:
+        log.info("phase %s after %.3f s", phase.name, phase.seconds)
+        self.desk.phase(phase)
+
+    def _remember(self, candidate: Candidate, works: bool, reason: str) -> None:
+        assert self._plan is not None
+        verdict = Verdict(candidate.accelerator, works, reason)
+        self._book.remember(self._plan.qemu, self._plan.image.arch, verdict)
+
+    def _verdicts(self) -> tuple[Verdict, ...]:
+        if self._plan is None:
+            return ()
+        return tuple(self._book.verdicts(self._plan.qemu, self._plan.image.arch).values())
+
+    # -- what can be said ---------------------------------------------------------------------------
+
+    def status(self, state: MachineState) -> MachineStatus:
+        """Return the machine's status in a state that the desk knows."""
+        plan, disk = self._plan, self._files.data_disk
+        known = MachineStatus(
+            name=self._files.name,
+            state=state,
+            api_socket=self._files.api_socket,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            last_error=self._last_error,
+            verdicts=self._verdicts(),
+            disk_size=disks.virtual_size(disk) if disk.exists() else None,
+            disk_used=disks.used_size(disk),
+        )
+        if plan is None:
+            return known
+        return replace(
+            known,
+            memory_mib=plan.memory_mib,
+            cpus=plan.cpus,
+            arch=plan.image.arch,
+            image_id=plan.image.id,
+            qemu=f"{plan.qemu.program} {plan.qemu.version_text}",
+            shares=plan.shares.shares,
+            accelerator=self._candidate.accelerator if self._candidate else None,
+            qemu_pid=self._run.qemu_pid if self._run else None,
+            ports=self._run.ports() if self._run else (),
+        )

@@ -65,7 +65,8 @@ class NoLife(MachineError):
 class MachineRun:
     """One QEMU and the guest in it: `start`, then `wait` or `stop`, and `close` at last, whatever happened."""
 
-    def __init__(self, plan: Plan, candidate: Candidate, progress: PhaseCallback, began: float) -> None:
+    def __init__(self, plan: Plan, candidate: Candidate, progress: PhaseCallback, began: float, is_second: bool) -> None:
+        self.is_second = is_second  # the first has ended by itself
         self._plan = plan
         self._candidate = candidate
         self._progress = progress
@@ -120,9 +121,7 @@ class MachineRun:
             initrd=plan.files.initrd,
             console_log=plan.files.console_log,
         )
-        return engine_command(
-            EngineMachine(board, plan.files.name, plan.image.root_disk, plan.files.data_disk, channels)
-        )
+        return engine_command(EngineMachine(board, plan.files.name, plan.image.root_disk, plan.files.data_disk, channels))
 
     def _configuration(self) -> dict[str, object]:
         plan = self._plan
@@ -188,10 +187,14 @@ class MachineRun:
 
     # -- the end ------------------------------------------------------------------------------------
 
-    async def wait(self) -> VmFailure | None:
-        """Wait for QEMU's end. Returns what was seen when the guest did not power off by itself."""
-        assert self._vm is not None and self._guest is not None
+    async def wait(self) -> None:
+        """Wait for QEMU's end."""
+        assert self._vm is not None
         await self._vm.wait()
+
+    def ending(self) -> VmFailure | None:
+        """Return what was seen of the end, None when the guest has powered off by itself."""
+        assert self._vm is not None and self._guest is not None
         if self._guest.stopped.is_set():
             return None
         return self._vm.failure(MachineError("the machine ended by itself"))

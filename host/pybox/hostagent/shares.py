@@ -47,7 +47,7 @@ class ShareServer:
 
     async def _spawn(self, address: str) -> asyncio.subprocess.Process:
         host = hostos.current()
-        command = [sys.executable, "-P", "-m", _MODULE, "--socket", address, "--config", self._config]
+        command: list[str | Path] = [sys.executable, "-P", "-m", _MODULE, "--socket", address, "--config", self._config]
         child = await process.start_async(host.with_parent(command), output=self._output)
         host.adopt(child.pid)
         return child

@@ -38,9 +38,7 @@ class VmFiles:
 class Vm:
     """A running QEMU. It ends with this process, where the system can do that."""
 
-    def __init__(
-        self, child: asyncio.subprocess.Process, command: list[str], files: VmFiles, share_address: str
-    ) -> None:
+    def __init__(self, child: asyncio.subprocess.Process, command: list[str], files: VmFiles, share_address: str) -> None:
         self._child = child
         self._files = files
         self.command = command
@@ -118,9 +116,7 @@ async def _launch_with_sockets(make_command: Callable[[Channels], list[str]], fi
         opened = [listeners.enter_context(listening_socket(files.sockets / name)) for name in _SOCKETS]
         numbers = [listener.fileno() for listener in opened]
         channels = Channels(*(InheritedSocket(number) for number in numbers))
-        monitor, control = (
-            connections.enter_context(_connected(files.sockets / name)) for name in _SOCKETS[:2]
-        )
+        monitor, control = (connections.enter_context(_connected(files.sockets / name)) for name in _SOCKETS[:2])
         vm = await _start(make_command(channels), files, str(files.sockets / FUSE_SOCKET), numbers)
         connections.pop_all()
         return Launched(vm, monitor, control)

@@ -11,6 +11,7 @@ import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 CHUNK = 32 * 1024
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
@@ -72,8 +73,8 @@ class PosixConsole:
         return [(signal.SIGWINCH, signal.signal(signal.SIGWINCH, changed))]
 
 
-def _enter_raw() -> list[object]:
-    saved: list[object] = list(termios.tcgetattr(0))
+def _enter_raw() -> list[Any]:
+    saved: list[Any] = termios.tcgetattr(0)
     tty.setraw(0)
     return saved
 

@@ -629,3 +629,23 @@ def test_an_empty_response(tmp_path: Path) -> None:
         assert (await client.head())[0] == 204
 
     serve(tmp_path, [route(empty, method="DELETE")], test)
+
+
+def test_requests_may_be_cut_anywhere(tmp_path: Path) -> None:
+    stream = (
+        b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n3\r\nefg\r\n0\r\n\r\n"
+        b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12345"
+    )
+
+    def cut_at(place: int) -> Test:
+        async def test(client: Client) -> None:
+            client.send(stream[:place])
+            await client.writer.drain()
+            await asyncio.sleep(0)
+            client.send(stream[place:])
+            assert json.loads((await client.whole())[2]) == {"total": 7}
+            assert json.loads((await client.whole())[2]) == {"total": 5}
+
+        return test
+
+    serve(tmp_path, [route(count, method="POST")], *map(cut_at, range(0, len(stream), 3)))

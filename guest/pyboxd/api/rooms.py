@@ -1,0 +1,129 @@
+"""The engine, put together: every room once, and the table of routes over them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+
+from pyboxd import locations
+from pyboxd.api.containers import ContainersApi
+from pyboxd.api.events import EventsApi
+from pyboxd.api.images import ImagesApi
+from pyboxd.api.networks import NetworksApi
+from pyboxd.api.schema.system import Release
+from pyboxd.api.stats import StatsApi
+from pyboxd.api.streams import StreamsApi
+from pyboxd.api.system import Surroundings, SystemApi
+from pyboxd.api.volumes import VolumesApi
+from pyboxd.database import Database
+from pyboxd.engine.containers import Containers
+from pyboxd.engine.create import Creator
+from pyboxd.engine.events import Events
+from pyboxd.engine.exec import Execs
+from pyboxd.engine.health import HealthChecks
+from pyboxd.engine.lifecycle import Lifecycle
+from pyboxd.engine.model import Record
+from pyboxd.engine.networking import Networking
+from pyboxd.engine.preparation import HostPaths, Preparation
+from pyboxd.engine.store import Store
+from pyboxd.engine.supervision import Supervisor
+from pyboxd.engine.trees import remove_tree
+from pyboxd.engine.volumes import Volumes
+from pyboxd.errors import Conflict, NotFound
+from pyboxd.image.model import ImageUse
+from pyboxd.image.room import ImageRoom
+from pyboxd.network.networks import Networks
+from pyboxd.runtime.client import Runtime
+from pyboxd.server.routes import Route
+
+
+class Rooms:
+    """All of the engine that lives on the data disk. Made when the disk is mounted."""
+
+    def __init__(
+        self,
+        database: Database,
+        runtime: Runtime,
+        images: ImageRoom,
+        networks: Networks,
+        paths: HostPaths,
+        release: Release,
+        surroundings: Callable[[], Surroundings],
+    ) -> None:
+        store = Store(database)
+        self.images = images
+        self.events = events = Events()
+        self.containers = containers = Containers(store)
+        self.volumes = volumes = Volumes(store, events, self._volume_users)
+        self.networking = Networking(networks, containers)
+        self.execs = execs = Execs(containers, runtime, events)
+        health = HealthChecks(containers, execs, events)
+        preparation = Preparation(containers, images, volumes, self.networking, paths)
+        self.supervisor = Supervisor(
+            containers, events, runtime, preparation, self.networking.detach, self._release, (execs, health)
+        )
+        images.users = self._image_users
+        lifecycle = Lifecycle(containers, events, self.supervisor)
+        creator = Creator(containers, images, volumes, paths, events)
+        containers_api = ContainersApi(containers, creator, lifecycle, self.networking, execs, events, images)
+        self._apis = (
+            containers_api,
+            StreamsApi(containers, execs, events),
+            StatsApi(containers),
+            ImagesApi(images, containers, events),
+            VolumesApi(volumes),
+            NetworksApi(self.networking, containers, events),
+            EventsApi(events),
+            SystemApi(release, surroundings, containers, containers_api, images, volumes, events),
+        )
+
+    def routes(self) -> list[Route]:
+        """Every path this engine answers."""
+        return [route for api in self._apis for route in api.routes()]
+
+    async def recover(self) -> None:
+        """Take over what an earlier engine left: its containers, and the files that nobody has any more."""
+        await self.supervisor.recover()
+        known = {container.id for container in self.containers}
+        stray = [f"{locations.CONTAINERS}/{name}" for name in os.listdir(locations.CONTAINERS) if name not in known]
+        await asyncio.to_thread(_remove_all, stray)
+
+    def _volume_users(self, name: str) -> Sequence[str]:
+        return [
+            container.id for container in self.containers if any(point.name == name for point in container.record.mounts)
+        ]
+
+    def _image_users(self, image_id: str) -> Sequence[ImageUse]:
+        return [
+            ImageUse(container.id, container.state.running)
+            for container in self.containers
+            if container.record.image_id == image_id
+        ]
+
+    async def _release(self, record: Record) -> None:
+        """A container was removed with its volumes: those without a name go, unless another container has them."""
+        for name in {point.name for point in record.mounts if point.name}:
+            try:
+                if self.volumes.get(name).anonymous:
+                    await self.volumes.remove(name)
+            except (NotFound, Conflict):
+                continue
+
+
+def prepare_directories() -> None:
+    """Make the data disk's folders; what was temporary is gone."""
+    remove_tree(locations.TEMPORARY)
+    for path, mode in (
+        (locations.LAYERS, 0o711),
+        (locations.CONTAINERS, 0o711),
+        (locations.VOLUMES, 0o711),
+        (locations.TEMPORARY, 0o700),
+    ):
+        os.makedirs(path, mode, exist_ok=True)
+    os.makedirs(locations.CONTAINER_RUN, 0o711, exist_ok=True)
+
+
+def _remove_all(paths: Sequence[str]) -> None:
+    for path in paths:
+        remove_tree(path)

@@ -1,0 +1,71 @@
+"""Builds the object graph once per command. The only place that joins the image builder with the machine."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pybox import hostos, settings
+from pybox.paths import Paths
+
+if TYPE_CHECKING:
+    from pybox.app.machines import Machines, Report
+    from pybox.app.streams import Console
+    from pybox.engine.client import EngineClient
+    from pybox_image.download import Cache
+    from pybox_image.mirror import Mirror
+    from pybox_image.progress import ProgressCallback
+
+
+@cache
+def paths() -> Paths:
+    return Paths.from_environment()
+
+
+def machines() -> Machines:
+    from pybox.app.machines import Machines
+
+    return Machines(paths())
+
+
+def engine(machine: str) -> EngineClient:
+    """A client of the machine's engine; it says how to start the machine when nobody answers."""
+    from pybox.engine.client import EngineClient
+
+    return EngineClient(hostos.current().api_address(paths(), machine))
+
+
+def engine_or_start(machine: str, report: Report) -> EngineClient:
+    """A client of the machine's engine; starts the machine first when it does not run."""
+    client = engine(machine)
+    if not client.answers():
+        machines().start(machine, report)
+    return client
+
+
+def console() -> Console:
+    return hostos.console()
+
+
+def package_mirror() -> Mirror:
+    """The Debian mirror of the settings, else apt's, else a public one."""
+    from pybox_image.mirror import choose
+
+    return choose(settings.load(paths()).mirror)
+
+
+def package_cache(progress: ProgressCallback) -> Cache:
+    from pybox_image.download import Cache
+
+    return Cache(paths().downloads, progress=progress)
+
+
+def guest_code_folder() -> Path:
+    """The folder that holds the package `pyboxd`: the guest's program travels with this one."""
+    import importlib.util
+
+    found = importlib.util.find_spec("pyboxd")
+    if found is None or not found.submodule_search_locations:
+        raise ModuleNotFoundError("pyboxd is not installed beside pybox")
+    return Path(next(iter(found.submodule_search_locations))).parent
