@@ -17,7 +17,7 @@ HOST_ORDER = (
     {"machine"},
     {"engine", "forward", "share"},
     {"qemu", "hostos"},
-    {"process", "settings", "paths", "log", "model", "errors"},
+    {"process", "settings", "settings_values", "paths", "files", "log", "model", "errors"},
 )
 GUEST_ORDER = (
     {"server"},

@@ -98,14 +98,42 @@ def _is_emulated() -> bool:
     return os.uname().machine == "x86_64" and "kvm" not in clocks and "hyperv" not in clocks
 
 
-class Supervisor:
-    """The engine's process and what became of it."""
+class Program:
+    """A process that shall always run: started again when it ends, after a pause that grows while it ends quickly."""
 
-    def __init__(self) -> None:
-        self._engine = 0  # pid; 0 while there is none
+    def __init__(self, name: str, main: Callable[[], int]) -> None:
+        self.name = name
+        self.pid = 0  # 0 while it does not run
+        self.restart_at: float | None = None  # on the monotonic clock
+        self._main = main
         self._started = 0.0
         self._pause = FIRST_PAUSE
-        self._restart_at: float | None = None
+
+    def start(self) -> None:
+        self.restart_at = None
+        self._started = time.monotonic()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _run_child(self._main)
+
+    def ended(self, code: int) -> None:
+        """It ended by itself; negative codes are signals."""
+        now = time.monotonic()
+        if now - self._started > QUICK:
+            self._pause = FIRST_PAUSE
+        what = f"exit status {code}" if code >= 0 else f"signal {-code}"
+        say(f"the {self.name} ended with {what}, starting it again in {self._pause:.1f} s")
+        self.pid = 0
+        self.restart_at = now + self._pause
+        self._pause = min(self._pause * 2, LAST_PAUSE)
+
+
+class Supervisor:
+    """The programs of the machine and what becomes of them. The end of the engine with status 0 is the end of all."""
+
+    def __init__(self) -> None:
+        self._engine = Program("engine", _serve)
+        self._programs = [self._engine]
         self._stop_at: float | None = None  # when a stop was asked for by signal and patience ends
 
     def run(self) -> None:
@@ -119,42 +147,37 @@ class Supervisor:
             if received in STOP_SIGNALS and self._stop_at is None:
                 say(f"asked to stop by {signal.Signals(received).name}")
                 self._stop_at = time.monotonic() + STOP_TIMEOUT
-                if self._engine:
-                    os.kill(self._engine, signal.SIGTERM)
+                if self._engine.pid:
+                    os.kill(self._engine.pid, signal.SIGTERM)
             if self._reap():
                 return
             now = time.monotonic()
-            if self._stop_at is not None and (not self._engine or now >= self._stop_at):
+            if self._stop_at is not None and (not self._engine.pid or now >= self._stop_at):
                 return
-            if self._restart_at is not None and now >= self._restart_at:
-                self._restart_at = None
-                self._start_engine()
+            for program in self._programs:
+                if program.restart_at is not None and now >= program.restart_at:
+                    program.start()
 
     def _wait(self, signals: set[signal.Signals]) -> int:
         """The next signal, or 0 when something is due."""
-        due = [at for at in (self._restart_at, self._stop_at) if at is not None]
+        moments = (self._stop_at, *(program.restart_at for program in self._programs))
+        due = [moment for moment in moments if moment is not None]
         if not due:
             return signal.sigwaitinfo(signals).si_signo
         info = signal.sigtimedwait(signals, max(0.0, min(due) - time.monotonic()))
         return info.si_signo if info else 0
 
     def _first_start(self) -> None:
-        """Start both. The engine's end of the pipe ends when the other process does."""
+        """Start everything. The engine's end of the pipe ends when the slow part of the boot does."""
         reading, writing = os.pipe()
         if os.fork() == 0:
             os.close(reading)
             _run_child(lambda: _settle(writing))
         os.close(writing)
         os.environ[SETTLED_VARIABLE] = str(reading)
-        self._start_engine()
+        self._engine.start()
         del os.environ[SETTLED_VARIABLE]
         os.close(reading)
-
-    def _start_engine(self) -> None:
-        self._started = time.monotonic()
-        self._engine = os.fork()
-        if self._engine == 0:
-            _run_child(_serve)
 
     def _reap(self) -> bool:
         """Take the status of every ended process; whether the engine ended as it should."""
@@ -165,21 +188,12 @@ class Supervisor:
                 return False
             if pid == 0:
                 return False
-            if pid == self._engine:
-                self._engine = 0
-                code = os.waitstatus_to_exitcode(status)
-                if code == 0:
-                    return True
-                self._plan_restart(code)
-
-    def _plan_restart(self, code: int) -> None:
-        now = time.monotonic()
-        if now - self._started > QUICK:
-            self._pause = FIRST_PAUSE
-        what = f"exit status {code}" if code > 0 else f"signal {-code}"
-        say(f"the engine ended with {what}, starting it again in {self._pause:.1f} s")
-        self._restart_at = now + self._pause
-        self._pause = min(self._pause * 2, LAST_PAUSE)
+            code = os.waitstatus_to_exitcode(status)
+            if pid == self._engine.pid and code == 0:
+                return True
+            for program in self._programs:
+                if program.pid == pid:
+                    program.ended(code)
 
 
 def _run_child(program: Callable[[], int]) -> NoReturn:

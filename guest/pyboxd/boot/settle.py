@@ -21,7 +21,7 @@ FIRST_MODULES = ("virtio_net", "virtio_rng")
 MODULES = (
     *("ext4", "overlay", "erofs"),
     *("bridge", "veth"),
-    *("nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_redir", "nft_reject_inet"),
+    *("nf_tables", "nft_chain_nat", "nft_ct", "nft_masq", "nft_nat", "nft_reject_inet"),
 )
 
 SETTINGS = {

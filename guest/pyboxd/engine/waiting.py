@@ -34,7 +34,8 @@ def tell(container: Container, *conditions: str) -> None:
     """These conditions are met now."""
     for waiter in tuple(container.waiters):
         if waiter.condition in conditions and not waiter.result.done():
-            waiter.result.set_result(outcome(container))
+            code, error = outcome(container)
+            waiter.result.set_result((code, "" if waiter.condition == REMOVED else error))
 
 
 def outcome(container: Container) -> Outcome:

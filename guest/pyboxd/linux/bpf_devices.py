@@ -7,7 +7,6 @@ The program is a list of rules: the first one that matches decides, and nothing 
 from __future__ import annotations
 
 import ctypes
-import os
 import struct
 from collections.abc import Iterable
 from ctypes import c_char, c_char_p, c_int, c_uint32, c_uint64, c_void_p
@@ -126,12 +125,3 @@ def attach(program_fd: int, cgroup_fd: int) -> None:
     """Make the program decide for a cgroup and all below it, together with the programs above it."""
     attributes = _AttachAttr(cgroup_fd, program_fd, k.BPF_CGROUP_DEVICE, k.BPF_F_ALLOW_MULTI)
     _bpf(k.BPF_PROG_ATTACH, ctypes.byref(attributes), ctypes.sizeof(attributes))
-
-
-def restrict(cgroup_fd: int, rules: Iterable[AllowRule]) -> None:
-    """Allow the processes of a cgroup these devices and no others."""
-    program = load(assemble(rules))
-    try:
-        attach(program, cgroup_fd)
-    finally:
-        os.close(program)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 from collections.abc import Iterable
 from ctypes import c_int, c_uint32, c_void_p
 
@@ -55,8 +56,12 @@ def permitted() -> int:
 def drop_bounding(keep: int) -> None:
     """Take every capability outside the mask `keep` from the bounding set: no exec can give it back."""
     for number in range(len(NAMES)):
-        if not keep & (1 << number) and prctl(k.PR_CAPBSET_READ, number):
-            prctl(k.PR_CAPBSET_DROP, number)
+        if not keep & (1 << number):
+            try:
+                prctl(k.PR_CAPBSET_DROP, number)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # an older kernel that does not have this one
+                    raise
 
 
 def set_effective(mask: int) -> None:

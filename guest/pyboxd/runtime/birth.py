@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from pyboxd import locations
 from pyboxd.errors import Conflict
-from pyboxd.linux import bpf_devices, namespaces
 from pyboxd.linux import constants as k
+from pyboxd.linux import namespaces
 
 from . import cgroup, devices, handshake, init, seccomp_profile
 from .init import Birth
@@ -41,7 +41,7 @@ def start_container(spec: ContainerSpec) -> Child:
     try:
         cgroup.apply(path, spec.resources)
         if not spec.privileged:
-            bpf_devices.restrict(descriptor, devices.allow_rules(spec))
+            devices.restrict(descriptor, devices.allow_rules(spec))
         if not spec.root.lower:
             os.makedirs(f"{spec.run_dir}/empty", exist_ok=True)
         if plan.pid_namespace:

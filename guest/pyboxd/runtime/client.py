@@ -260,7 +260,7 @@ class _Connection:
     async def ask(self, request: Request) -> Answer:
         """Send a request on a connection that nobody else reads. SystemFailure when no answer comes."""
         try:
-            await self.send(wire.pack(wire.REQUEST, codec.dumps(request)))
+            await self.send(wire.pack(wire.REQUEST, codec.dumps(request, sparse=True)))
         except ConnectionError as error:
             raise SystemFailure("the monitor is gone") from error
         async for kind, payload in self.frames():
@@ -294,7 +294,7 @@ class _Control:
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append(answer)
         try:
-            await self._connection.send(wire.pack(wire.REQUEST, codec.dumps(request)))
+            await self._connection.send(wire.pack(wire.REQUEST, codec.dumps(request, sparse=True)))
         except ConnectionError as error:
             raise SystemFailure("the monitor is gone") from error
         return await answer

@@ -19,11 +19,17 @@ T = TypeVar("T")
 Decoder = Callable[[Any, str], Any]
 _PRIMITIVES = (str, int, float, bool)
 _decoders: dict[Any, Decoder] = {}
+_default_values: dict[Any, dict[str, Any]] = {}
 
 
-def dumps(value: Any) -> bytes:
-    """One value as compact JSON."""
-    return json.dumps(encode(value), separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape")
+def dumps(value: Any, sparse: bool = False) -> bytes:
+    """One value as compact JSON.
+
+    `sparse` leaves out fields that have their default: for messages, which both sides read with the same
+    defaults, and not for what is kept.
+    """
+    encoded = encode(value, sparse)
+    return json.dumps(encoded, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape")
 
 
 def loads(kind: type[T], data: bytes) -> T:
@@ -42,17 +48,30 @@ def prepare(*kinds: Any) -> None:
         decoder(kind)
 
 
-def encode(value: Any) -> Any:
+def encode(value: Any, sparse: bool = False) -> Any:
     """A value as the objects that `json` takes."""
     if value is None or isinstance(value, _PRIMITIVES):
         return value
     if isinstance(value, frozenset):
         return sorted(value)
     if isinstance(value, tuple):
-        return [encode(item) for item in value]
+        return [encode(item, sparse) for item in value]
     if is_dataclass(value):
-        return {name: encode(content) for name, content in vars(value).items()}
+        defaults = _defaults(type(value)) if sparse else {}
+        return {
+            name: encode(content, sparse)
+            for name, content in vars(value).items()
+            if name not in defaults or content != defaults[name]
+        }
     raise TypeError(f"cannot encode {type(value).__name__}")
+
+
+def _defaults(kind: Any) -> dict[str, Any]:
+    found = _default_values.get(kind)
+    if found is None:
+        found = {item.name: item.default for item in fields(kind) if item.default is not MISSING}
+        _default_values[kind] = found
+    return found
 
 
 def decoder(kind: Any) -> Decoder:

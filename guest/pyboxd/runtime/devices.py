@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -10,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pyboxd.linux import bpf_devices
 from pyboxd.linux import constants as k
 from pyboxd.linux import mount as mounts
 from pyboxd.linux.bpf_devices import AllowRule
@@ -51,6 +53,28 @@ def allow_rules(spec: ContainerSpec) -> tuple[AllowRule, ...]:
             rules.append(AllowRule(kind, major, minor, device.permissions))
     rules += [AllowRule(rule.kind, rule.major, rule.minor, rule.permissions) for rule in spec.device_rules]
     return tuple(rules)
+
+
+_loaded: dict[tuple[AllowRule, ...], int] = {}  # programs that this process has loaded, for itself and its children
+
+
+def restrict(cgroup_fd: int, rules: tuple[AllowRule, ...]) -> None:
+    """Allow the processes of a cgroup these devices and no others. OSError."""
+    program = _loaded.get(rules)
+    if program is not None:
+        bpf_devices.attach(program, cgroup_fd)
+        return
+    program = bpf_devices.load(bpf_devices.assemble(rules))
+    try:
+        bpf_devices.attach(program, cgroup_fd)
+    finally:
+        os.close(program)
+
+
+def prepare() -> None:
+    """Load the program of a container without devices of its own: almost all containers share it."""
+    with contextlib.suppress(OSError):  # then it fails again, and is told, when a container wants it
+        _loaded[_BASE_RULES] = bpf_devices.load(bpf_devices.assemble(_BASE_RULES))
 
 
 def _nodes_below(source: str, target: str) -> Iterator[tuple[str, os.stat_result]]:

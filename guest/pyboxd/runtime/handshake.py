@@ -45,7 +45,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def send(end: socket.socket, name: str, failure: Failure | None = None, descriptor: int = -1) -> None:
     """Send one message."""
-    packet = codec.dumps(Packet(name, failure))[:_MAX_MESSAGE]
+    packet = codec.dumps(Packet(name, failure), sparse=True)[:_MAX_MESSAGE]
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))] if descriptor >= 0 else []
     end.sendmsg([packet], rights)
 

@@ -53,7 +53,7 @@ class Peer:
         self._flush()
 
     def answer(self, answer: Answer) -> None:
-        self.send(wire.ANSWER, codec.dumps(answer))
+        self.send(wire.ANSWER, codec.dumps(answer, sparse=True))
 
     def read_more(self, more: bool) -> None:
         """Stop or go on reading: input that the process does not take must not pile up here."""

@@ -6,6 +6,7 @@ entered, the kernel's file systems, the user's mounts, parameters, terminal, mas
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -193,33 +194,51 @@ def _enter_root(spec: ContainerSpec) -> list[Operation]:
 
 
 def _kernel_mounts(spec: ContainerSpec) -> list[Operation]:
-    special, readonly = filesystem.MountSpecial, 0 if spec.privileged else k.MOUNT_ATTR_RDONLY
-    nosuid_noexec = k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC
-    shm = (("source", "shm"), ("mode", "1777"), ("size", str(spec.shm_size)))
-    pts = (("mode", "620"), ("ptmxmode", "666"), ("gid", "5"))
-    dev = (("mode", "755"), ("size", "65536k"))
-    strict = k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_STRICTATIME
-    operations: list[Operation] = [
-        special("proc", "/proc", _NOSUID_NOEXEC_NODEV, keep="proc_fd"),
-    ]
+    readonly = 0 if spec.privileged else k.MOUNT_ATTR_RDONLY
+    operations: list[Operation] = [_PROC]
     if not _user_mounted(spec, "/dev"):
-        operations += [
-            special("tmpfs", "/dev", strict, dev, keep="dev_fd"),
-            devices.MakeNodes(),
-            special("devpts", "/dev/pts", nosuid_noexec, pts, keep="pts_fd"),
-            special("mqueue", "/dev/mqueue", _NOSUID_NOEXEC_NODEV),
-        ]
+        operations += _DEV
         if not _user_mounted(spec, "/dev/shm"):
             if spec.ipc_mode == "private":
-                operations.append(special("tmpfs", "/dev/shm", _NOSUID_NOEXEC_NODEV, shm))
+                operations.append(_shared_memory(spec.shm_size))
             else:
                 operations.append(filesystem.PlaceBind(_SHM_BIND, "/dev/shm", "/dev/shm"))
-    operations.append(special("sysfs", "/sys", _NOSUID_NOEXEC_NODEV | readonly))
+    operations.append(_special("sysfs", "/sys", _NOSUID_NOEXEC_NODEV | readonly))
     if spec.cgroup_mode == "host":
         operations.append(filesystem.PlaceBind(_CGROUP_BIND, locations.CGROUP, "/sys/fs/cgroup"))
     else:
-        operations.append(special("cgroup2", "/sys/fs/cgroup", _NOSUID_NOEXEC_NODEV | readonly))
+        operations.append(_special("cgroup2", "/sys/fs/cgroup", _NOSUID_NOEXEC_NODEV | readonly))
     return operations
+
+
+# Operations are values, so those that all containers share are made once, before the first fork.
+_special = functools.cache(filesystem.MountSpecial)
+_mask = functools.cache(filesystem.MaskPath)
+_readonly = functools.cache(filesystem.MakeReadonly)
+_PROC = _special("proc", "/proc", _NOSUID_NOEXEC_NODEV, keep="proc_fd")
+_DEV = (
+    _special(
+        "tmpfs",
+        "/dev",
+        k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_STRICTATIME,
+        (("mode", "755"), ("size", "65536k")),
+        keep="dev_fd",
+    ),
+    devices.MakeNodes(),
+    _special(
+        "devpts",
+        "/dev/pts",
+        k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NOEXEC,
+        (("mode", "620"), ("ptmxmode", "666"), ("gid", "5")),
+        keep="pts_fd",
+    ),
+    _special("mqueue", "/dev/mqueue", _NOSUID_NOEXEC_NODEV),
+)
+
+
+def _shared_memory(size: int) -> Operation:
+    options = (("source", "shm"), ("mode", "1777"), ("size", str(size)))
+    return _special("tmpfs", "/dev/shm", _NOSUID_NOEXEC_NODEV, options)
 
 
 def _user_mounts(spec: ContainerSpec) -> list[Operation]:
@@ -254,8 +273,8 @@ def _terminal(spec: ProcessSpec) -> list[Operation]:
 def _restrict_paths(spec: ContainerSpec) -> list[Operation]:
     operations: list[Operation] = []
     if not spec.privileged:
-        operations += [filesystem.MaskPath(path) for path in spec.masked_paths]
-        operations += [filesystem.MakeReadonly(path) for path in spec.readonly_paths]
+        operations += [_mask(path) for path in spec.masked_paths]
+        operations += [_readonly(path) for path in spec.readonly_paths]
     return [*operations, filesystem.MakeRootReadonly()] if spec.root.readonly else operations
 
 

@@ -19,8 +19,9 @@ from collections.abc import Callable
 
 from pyboxd.linux import process
 
-from . import codec, handshake, helper, monitor
-from .spec import Exit
+from . import codec, devices, handshake, helper, monitor
+from .plan import make_plan
+from .spec import ContainerSpec, Exit, RootFilesystem
 from .wire import SOCKET_NAME, Answer, Request, State
 
 MONITOR = b"m"  # with a listening socket
@@ -31,9 +32,8 @@ _BACKLOG = 128
 def fork() -> socket.socket:
     """Fork the spawner; the engine's end of the channel to it. Closing that end ends the spawner."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    codec.prepare(Request, Answer, State, Exit, handshake.Packet, helper.Job)
     gc.collect()
-    gc.freeze()  # objects that live for ever stay out of the collector's sight, and their pages stay shared
+    gc.freeze()
     if os.fork() == 0:
         _run(functools.partial(_serve, theirs))
     theirs.close()
@@ -74,6 +74,7 @@ def _serve(channel: socket.socket) -> None:
     process.close_from(3, keep=channel.fileno())
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: nobody here waits for a child
     gc.disable()
+    _prepare()
     while True:
         kind, descriptors, _, _ = socket.recv_fds(channel, 16, 1)
         if not kind:
@@ -85,6 +86,14 @@ def _serve(channel: socket.socket) -> None:
                 channel.close()
                 _run(functools.partial(_child, kind, handed))
         handed.close()
+
+
+def _prepare() -> None:
+    """Make here what every child would have to make for itself."""
+    codec.prepare(Request, Answer, State, Exit, handshake.Packet, helper.Job)
+    devices.prepare()
+    make_plan(ContainerSpec("", RootFilesystem((), "", ""), ("",), ""))  # fills the caches of its parts
+    gc.freeze()  # objects that live for ever stay out of the collector's sight, and their pages stay shared
 
 
 def _child(kind: bytes, handed: socket.socket) -> None:

@@ -7,9 +7,8 @@ read with a bound, and only if they are ordinary files.
 from __future__ import annotations
 
 import os
-import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument
@@ -17,8 +16,7 @@ from pyboxd.errors import InvalidArgument
 from .rootpath import open_in_root
 
 MAX_ID = (1 << 31) - 1
-MAX_FILE = 4 << 20  # bytes of passwd or group that are looked at
-_NUMBER = re.compile(r"[+-]?[0-9]+\Z")
+MAX_FILE = 1 << 20  # bytes of passwd or group that are looked at
 
 
 @dataclass(frozen=True)
@@ -78,47 +76,62 @@ def resolve(user: str, additional: Iterable[str], passwd: bytes, group: bytes) -
 
 def _find_account(user: str, passwd: bytes) -> _Account | None:
     """The first line of passwd for a name or a number; "" is user 0."""
-    if not user or _NUMBER.match(user):
-        uid = int(user[:20] or 0)
-        pattern = rb"^([^:\n]*):[^:\n]*:%d:(\d*):[^:\n]*:([^:\n]*)" % uid
-        found = re.search(pattern, passwd, re.MULTILINE)
-        if found is None:
-            return None
-        name, gid, home = found.groups()
-        return _Account(name, _in_range(uid), _small(gid), os.fsdecode(home) or "/")
-    pattern = rb"^%s:[^:\n]*:(\d+):(\d*):[^:\n]*:([^:\n]*)" % re.escape(os.fsencode(user))
-    found = re.search(pattern, passwd, re.MULTILINE)
-    if found is None:
-        return None
-    number, gid, home = found.groups()
-    return _Account(os.fsencode(user), _small(number), _small(gid), os.fsdecode(home) or "/")
+    by_number = not user or _is_number(user)
+    wanted = b"%d" % int(user[:20] or 0) if by_number else os.fsencode(user)
+    for line in _lines_with(passwd, wanted):
+        fields = line.split(b":")
+        if len(fields) >= 6 and fields[2 if by_number else 0] == wanted and fields[2].isdigit():
+            home = os.fsdecode(fields[5]) or "/"
+            return _Account(fields[0], _small(fields[2]), _small(fields[3]), home)
+    return None
 
 
 def _group_id(name: str, group: bytes, unable: str = "unable") -> int:
-    if _NUMBER.match(name):
+    if _is_number(name):
         return _in_range(int(name[:20]))
-    found = re.search(rb"^%s:[^:\n]*:(\d+)" % re.escape(os.fsencode(name)), group, re.MULTILINE)
-    if found is None:
-        raise InvalidArgument(f"{unable} to find group {name}: no matching entries in group file")
-    return _small(found.group(1))
+    wanted = os.fsencode(name)
+    for line in _lines_with(group, wanted):
+        fields = line.split(b":")
+        if len(fields) >= 3 and fields[0] == wanted:
+            return _small(fields[2])
+    raise InvalidArgument(f"{unable} to find group {name}: no matching entries in group file")
 
 
 def _memberships(name: bytes, group: bytes) -> tuple[int, ...]:
-    pattern = rb"^[^:\n]*:[^:\n]*:(\d+):(?:[^:\n]*,)?%s(?:,[^:\n]*)?$" % re.escape(name)
-    return tuple(_small(number) for number in re.findall(pattern, group, re.MULTILINE))
+    found = []
+    for line in _lines_with(group, name):
+        fields = line.split(b":")
+        if len(fields) >= 4 and name in fields[3].split(b","):
+            found.append(_small(fields[2]))
+    return tuple(found)
+
+
+def _lines_with(data: bytes, text: bytes) -> Iterator[bytes]:
+    """The lines that have `text` somewhere; all others cost nothing, however many an image has put there."""
+    position = 0
+    while text and (found := data.find(text, position)) >= 0:
+        start = data.rfind(b"\n", 0, found) + 1
+        end = data.find(b"\n", found)
+        end = len(data) if end < 0 else end
+        yield data[start:end]
+        position = end
+
+
+def _is_number(text: str) -> bool:
+    return text.lstrip("+-").isdecimal() and text.isascii() and len(text) - len(text.lstrip("+-")) <= 1
 
 
 def _number(text: str, what: str, file: str) -> int:
     if not text:
         return 0
-    if not _NUMBER.match(text):
+    if not _is_number(text):
         raise InvalidArgument(f"unable to find {what} {text}: no matching entries in {file} file")
     return _in_range(int(text[:20]))
 
 
 def _small(digits: bytes) -> int:
     """A number of the file; more digits than any id has are as good as out of range."""
-    return _in_range(int(digits[:20] or b"0"))
+    return _in_range(int(digits[:20])) if digits.isdigit() else 0
 
 
 def _in_range(number: int) -> int:

@@ -36,10 +36,11 @@ T = TypeVar("T")
 _MONITOR = 30.0  # seconds
 _SIGN_OF_LIFE = 5.0  # seconds that an unproved accelerator has
 _UNPROVED_BOOT = 30.0  # seconds until a guest under an unproved accelerator must talk
-_BOOT = 180.0  # seconds until any guest must talk; an emulated one on a busy host takes its time
+_BOOT = 90.0  # seconds until any guest must talk; an emulated one on a busy host takes its time
 _CONFIGURE = 200.0  # seconds; longer than the guest gets for an answer
 _API = 120.0  # seconds from there to the engine's API
 _STOP_SPARE = 30.0  # seconds beyond what containers get, to unmount
+_SSH_PORT = 22  # in the guest
 _POWER_OFF = 15.0  # seconds from the guest's last word to QEMU's end
 
 
@@ -67,6 +68,7 @@ class MachineRun:
 
     def __init__(self, plan: Plan, candidate: Candidate, progress: PhaseCallback, began: float, is_second: bool) -> None:
         self.is_second = is_second  # the first has ended by itself
+        self.ssh_port: int | None = None  # of 127.0.0.1
         self._plan = plan
         self._candidate = candidate
         self._progress = progress
@@ -142,10 +144,11 @@ class MachineRun:
             await asyncio.wait(watched, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if self._guest is not None and self._guest.refused.done():
                 raise self._guest.refused.result()
-            if death.done():
-                raise MachineError(f"the machine ended while it started (phase `{name}`)")
-            if not work.done():
+            if not death.done() and not work.done():
                 raise MachineError(f"the machine's start got stuck (phase `{name}`)", f"{timeout:g} s have passed.")
+            if death.done() or not await _lives(vm):
+                self._blame_accelerator(vm)
+                raise MachineError(f"the machine ended while it started (phase `{name}`)")
             result = work.result()
         except NoLife:
             raise
@@ -177,13 +180,16 @@ class MachineRun:
 
     async def _open_api(self, guest: Guest, monitor: Monitor) -> None:
         await guest.ready.wait()
-        # A table of its own: a guest that boots anew loses its published ports, but not this one.
-        way = await Ports(monitor).publish("tcp", "127.0.0.1", 0, configuration.API_PORT)
+        # A table of its own: a guest that boots anew loses its published ports, but not these.
+        own = Ports(monitor)
+        way = await own.publish("tcp", "127.0.0.1", 0, configuration.API_PORT)
         context = client_context(self._plan.keys.ca_file, self._plan.keys.client_file)
         self._engine = Engine(context, SERVER_NAME, way.host_port)
         await self._engine.prove()
         self._api = ApiServer(self._engine)
         await self._api.open(self._plan.files.api_socket)
+        if self._plan.settings.ssh:
+            self.ssh_port = (await own.publish("tcp", "127.0.0.1", 0, _SSH_PORT)).host_port
 
     # -- the end ------------------------------------------------------------------------------------
 
