@@ -40,3 +40,5 @@ def _install(handler: logging.Handler, level: int) -> None:
         old.close()
     root.addHandler(handler)
     root.setLevel(level)
+    # It logs as an error what its caller handles: that QEMU has ended.
+    logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)

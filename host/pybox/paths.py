@@ -59,6 +59,11 @@ class Paths:
         return self.state / "accelerators.json"
 
     @property
+    def qemu_file(self) -> Path:
+        """Return the file of what is known of QEMU programs."""
+        return self.state / "qemu.json"
+
+    @property
     def machines_dir(self) -> Path:
         return self.state / "machines"
 

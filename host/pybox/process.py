@@ -20,6 +20,8 @@ from pybox.errors import PyboxError
 
 log = logging.getLogger(__name__)
 Arguments = Sequence[str | Path]
+Child = subprocess.Popen[bytes]
+PIPE = subprocess.PIPE
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def popen(
     stderr: int | IO[bytes] | None = subprocess.DEVNULL,
     environment: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
-) -> subprocess.Popen[bytes]:
+) -> Child:
     """Start a program and return at once. Raises PyboxError when it cannot be started."""
     words = tuple(str(part) for part in command)
     log.debug("start %s", text(words))
@@ -114,6 +116,14 @@ def popen(
         return subprocess.Popen(words, stdin=stdin, stdout=stdout, stderr=stderr, env=env, pass_fds=tuple(pass_fds))
     except OSError as error:
         raise _cannot_start(words, error) from None
+
+
+def wait(child: Child, timeout: float) -> int:
+    """Wait for a child's end and return its status. Raises TimeoutError after `timeout` seconds."""
+    try:
+        return child.wait(timeout)
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
 
 
 def spawn_detached(

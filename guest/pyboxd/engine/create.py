@@ -48,7 +48,7 @@ class Creator:
         image = self._image(request)
         config = merge(request.config, image.config)
         warnings = validate.check_create(config, request.host)
-        host = validate.with_defaults(request.host)
+        host = self._with_ids(validate.with_defaults(request.host))
         logconfig.check(host.log_config)
         security.work_out(host)
         _check_ports(config, host)
@@ -91,7 +91,7 @@ class Creator:
             image_id=image.id,
             image_name=config.image,
             platform=image.os,
-            config=_with_hostname(config, host, container_id),
+            config=self._with_hostname(config, host, container_id),
             host=host,
             endpoints=_endpoints(request.endpoints, host),
             mounts=tuple(mounts),
@@ -102,6 +102,33 @@ class Creator:
         for path, mode in ((specs.upper(directory), 0o755), (specs.work(directory), 0o700)):
             os.mkdir(path, mode)
         return self._containers.add(record)
+
+    def _with_hostname(self, config: ContainerConfig, host: HostConfig, container_id: str) -> ContainerConfig:
+        """Docker stores the short id as the host name, unless the name is somebody else's."""
+        if config.hostname:
+            return config
+        if host.network_mode.startswith("container:"):
+            return replace(config, hostname=self._other(host.network_mode.partition(":")[2]).config.hostname)
+        if host.network_mode == "host" or host.uts_mode == "host":
+            return replace(config, hostname=os.uname().nodename)
+        return replace(config, hostname=container_id[:12])
+
+    def _other(self, reference: str) -> Record:
+        """Another container that the request names. InvalidArgument: a NotFound would make the CLI pull."""
+        try:
+            return self._containers.get(reference).record
+        except NotFound as error:
+            raise InvalidArgument(str(error)) from None
+
+    def _with_ids(self, host: HostConfig) -> HostConfig:
+        """Modes that name another container, by its id: it may be renamed."""
+        modes = {"network_mode": host.network_mode, "ipc_mode": host.ipc_mode, "pid_mode": host.pid_mode}
+        found = {
+            name: f"container:{self._other(mode.partition(':')[2]).id}"
+            for name, mode in modes.items()
+            if mode.startswith("container:")
+        }
+        return replace(host, **found)
 
     # mounts
 
@@ -116,7 +143,7 @@ class Creator:
 
     def _volumes_from(self, text: str) -> list[Wanted]:
         reference, writable = mountspec.parse_volumes_from(text)
-        points = self._containers.get(reference).record.mounts
+        points = self._other(reference).mounts
         return [
             Wanted(point if writable is None else replace(point, writable=point.writable and writable))
             for point in points
@@ -150,15 +177,6 @@ class Creator:
         with image_directory(lower, destination) as directory:
             if directory is not None:
                 await asyncio.to_thread(fill_empty, directory, path)
-
-
-def _with_hostname(config: ContainerConfig, host: HostConfig, container_id: str) -> ContainerConfig:
-    """Docker stores the short id as the host name, unless the name is somebody else's."""
-    if config.hostname or host.network_mode.startswith("container:"):
-        return config
-    if host.network_mode == "host" or host.uts_mode == "host":
-        return replace(config, hostname=os.uname().nodename)
-    return replace(config, hostname=container_id[:12])
 
 
 def _endpoints(asked: tuple[EndpointConfig, ...], host: HostConfig) -> tuple[EndpointConfig, ...]:

@@ -11,7 +11,6 @@ from typing import Protocol
 from pyboxd.engine.containers import Container, Containers
 from pyboxd.engine.events import Events
 from pyboxd.engine.model import Status
-from pyboxd.engine.networking import hostname_of
 from pyboxd.engine.preparation import run_directory_of
 from pyboxd.engine.specs import ExecConfig, exec_spec
 from pyboxd.engine.trees import remove_tree
@@ -99,8 +98,7 @@ class Execs:
         container, config = made.container, made.config
         assert container.process is not None
         run_dir = f"{run_directory_of(container.id)}/exec-{made.id[:16]}"
-        hostname = hostname_of(container.record)
-        spec = exec_spec(container.record, config, made.id, run_dir, container.process.cgroup, hostname)
+        spec = exec_spec(container.record, config, made.id, run_dir, container.process.cgroup)
         attachment = None
         process = None
         try:

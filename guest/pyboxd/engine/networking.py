@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -64,6 +63,11 @@ class Networking:
             address=endpoint.ipv4_address,
             names=dns_names(record, endpoint, endpoint.network),
         )
+
+    def owner(self, record: Record) -> Record:
+        """The container whose host name and files this one has: itself, or that whose network it shares. NotFound."""
+        mode = record.host.network_mode
+        return self.owner(self._containers.get(mode.removeprefix(_SHARED)).record) if mode.startswith(_SHARED) else record
 
     def _shared(self, reference: str) -> str:
         other = self._containers.get(reference)
@@ -210,21 +214,12 @@ def expand_port(text: str) -> list[tuple[int, str]]:
     return [parse_port(f"{port}/{protocol or 'tcp'}") for port in range(low, high + 1)]
 
 
-def hostname_of(record: Record) -> str:
-    """The host name that the container sees."""
-    if record.config.hostname:
-        return record.config.hostname
-    if record.host.network_mode == "host" or record.host.uts_mode == "host":
-        return socket.gethostname()
-    return record.short_id
-
-
 def write_files(
     record: Record, directory: str, attachments: Sequence[Attachment], links: Sequence[tuple[str, str]] = ()
 ) -> None:
     """The container's hosts, hostname and resolv.conf into its directory."""
     extra = [files.parse_extra_host(text) for text in record.host.extra_hosts or ()]
-    hostname = hostname_of(record)
+    hostname = record.config.hostname
     addresses = [attachment.address for attachment in attachments if attachment.address]
     asked = Resolver(record.host.dns, record.host.dns_search, record.host.dns_options)
     embedded = any(attachment.embedded_dns for attachment in attachments)

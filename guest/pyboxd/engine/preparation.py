@@ -70,14 +70,15 @@ class Preparation:
         mounts = [self._mount(point) for point in record.mounts]
         network, attachments = await self._networks.attach(record)
         undo.push_async_callback(self._networks.detach, record)
-        networking.write_files(record, directory, attachments, self._links(record))
+        owner = self._networks.owner(record)
+        if owner.id == record.id:
+            networking.write_files(record, directory, attachments, self._links(record))
         prepared = specs.Prepared(
             lower=lower,
             directory=directory,
             run_dir=run_directory_of(record.id),
-            mounts=self._all_mounts(record, directory, mounts),
+            mounts=self._all_mounts(record, directory_of(owner.id), mounts),
             network=network,
-            hostname=networking.hostname_of(record),
             pid_mode=self._namespace(record.host.pid_mode, "pid"),
             ipc_mode=self._namespace(record.host.ipc_mode, "ipc"),
             uts_mode="host" if record.host.uts_mode == "host" else "private",

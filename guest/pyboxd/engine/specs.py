@@ -35,7 +35,6 @@ class Prepared:
     run_dir: str
     mounts: tuple[Mount, ...]
     network: str
-    hostname: str
     pid_mode: str = "private"
     ipc_mode: str = "private"
     uts_mode: str = "private"
@@ -67,11 +66,11 @@ def container_spec(record: Record, prepared: Prepared) -> ContainerSpec:
         root=RootFilesystem(prepared.lower, upper(directory), work(directory), host.readonly_rootfs),
         args=record.command,
         run_dir=prepared.run_dir,
-        env=environment(record, prepared.hostname),
+        env=environment(record),
         cwd=config.working_dir or "/",
         user=config.user,
         groups_add=host.group_add or (),
-        hostname=prepared.hostname,
+        hostname=config.hostname,
         domainname=config.domainname,
         terminal=config.tty,
         console_size=(rows, columns) if rows and columns else None,
@@ -102,9 +101,9 @@ def container_spec(record: Record, prepared: Prepared) -> ContainerSpec:
     )
 
 
-def environment(record: Record, hostname: str) -> tuple[str, ...]:
+def environment(record: Record) -> tuple[str, ...]:
     """Docker's variables first, so that the container's own win; one without "=" removes it."""
-    variables = {"PATH": DEFAULT_PATH.removeprefix("PATH="), "HOSTNAME": hostname}
+    variables = {"PATH": DEFAULT_PATH.removeprefix("PATH="), "HOSTNAME": record.config.hostname}
     if record.config.tty:
         variables["TERM"] = "xterm"
     return merge_environment(variables, record.config.env)
@@ -189,11 +188,11 @@ class ExecConfig:
     console_size: tuple[int, int] = (0, 0)
 
 
-def exec_spec(record: Record, config: ExecConfig, exec_id: str, run_dir: str, cgroup: str, hostname: str) -> ExecSpec:
+def exec_spec(record: Record, config: ExecConfig, exec_id: str, run_dir: str, cgroup: str) -> ExecSpec:
     """The runtime's order for one more process in a running container."""
     rights = security.work_out(record.host)
     rows, columns = config.console_size
-    base = dict(variable.split("=", 1) for variable in environment(record, hostname))
+    base = dict(variable.split("=", 1) for variable in environment(record))
     if config.tty:
         base.setdefault("TERM", "xterm")
     return ExecSpec(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 from pyboxd.errors import InvalidArgument
@@ -68,14 +68,14 @@ async def join(
     encode: Callable[[int, bytes], bytes],
     stdin: bool,
     keys: bytes | None,
-    output: bool = True,
 ) -> bool:
     """Carry bytes both ways until the process's output ends; True when the user typed the detach `keys`.
 
-    `keys` None: they are not looked for. The client's end of input is passed on and ends nothing here.
+    `keys` are those of a terminal, None when there is none. The client's end of input ends nothing here; it is passed
+    on, but not to a terminal, which others may still type at.
     """
     filter_ = DetachFilter(keys) if keys else None
-    writing = asyncio.ensure_future(_output(client, attachment, encode, output))
+    writing = asyncio.ensure_future(_output(client, attachment, encode))
     reading = asyncio.ensure_future(_input(client, attachment, filter_)) if stdin else None
     try:
         if reading is not None:
@@ -92,24 +92,23 @@ async def join(
         await attachment.close()
 
 
-async def _output(client: Client, attachment: Attachment, encode: Callable[[int, bytes], bytes], wanted: bool) -> None:
+async def _output(client: Client, attachment: Attachment, encode: Callable[[int, bytes], bytes]) -> None:
     async for stream, data in attachment.frames():
-        if wanted:
-            await client.write(encode(stream, data))
+        await client.write(encode(stream, data))
 
 
 async def _input(client: Client, attachment: Attachment, filter_: DetachFilter | None) -> bool:
     """True when the detach keys were typed."""
-    send: Callable[[bytes], Awaitable[None]] = attachment.write
     try:
         while data := await client.read():
             if filter_ is not None:
                 data = filter_.feed(data)
             if data:
-                await send(data)
+                await attachment.write(data)
             if filter_ is not None and filter_.detached:
                 return True
-        await attachment.close_stdin()
+        if filter_ is None:
+            await attachment.close_stdin()
     except (BrokenPipeError, ConnectionError):
         pass  # the process ended; its output tells
     return False

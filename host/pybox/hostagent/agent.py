@@ -117,13 +117,13 @@ class HostAgent:
             try:
                 await self._run.start()
             except NoLife as error:
-                log.warning("%s", error)
+                log.warning("%s does not work here: %s\n%s", candidate.accelerator, error, error.details)
                 self._remember(candidate, works=False, reason=error.brief)
                 await self._run.close()
-            except MachineError:
-                if candidate is candidates[-1] or candidate.proved:
+            except MachineError as error:
+                if candidate.proved:
                     raise
-                log.exception("start with %s failed; the next accelerator is tried", candidate.accelerator)
+                log.warning("no start with %s: %s\n%s", candidate.accelerator, error, error.details)
                 await self._run.close()
             else:
                 self._remember(candidate, works=True, reason="")
@@ -139,7 +139,7 @@ class HostAgent:
         host = hostos.current()
         settings = self._request.settings
         image = GuestImage.open(self._request.image)
-        qemu = probe.find(image.arch, settings.qemu)
+        qemu = probe.find(image.arch, settings.qemu, self._files.paths.qemu_file)
         candidates = choose(host, qemu, image.arch, native_arch(), settings.accelerator, self._book)
         disks.ensure(qemu, self._files.data_disk, settings.disk_size)
         folders = configuration.shares(settings, host) if can_serve() else []
@@ -198,5 +198,6 @@ class HostAgent:
             shares=plan.shares.shares,
             accelerator=self._candidate.accelerator if self._candidate else None,
             qemu_pid=self._run.qemu_pid if self._run else None,
+            ssh_port=self._run.ssh_port if self._run else None,
             ports=self._run.ports() if self._run else (),
         )

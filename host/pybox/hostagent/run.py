@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pybox import hostos
+from pybox import hostos, process
 from pybox.errors import MachineError, PyboxError
 from pybox.forward.ports import Ports
 from pybox.hostagent import configuration
@@ -40,6 +40,7 @@ _BOOT = 90.0  # seconds until any guest must talk; an emulated one on a busy hos
 _CONFIGURE = 200.0  # seconds; longer than the guest gets for an answer
 _API = 120.0  # seconds from there to the engine's API
 _STOP_SPARE = 30.0  # seconds beyond what containers get, to unmount
+_LAST_MOMENT = 0.5  # seconds between the end of QEMU's connections and that of its process
 _SSH_PORT = 22  # in the guest
 _POWER_OFF = 15.0  # seconds from the guest's last word to QEMU's end
 
@@ -144,16 +145,15 @@ class MachineRun:
             await asyncio.wait(watched, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if self._guest is not None and self._guest.refused.done():
                 raise self._guest.refused.result()
-            if not death.done() and not work.done():
-                raise MachineError(f"the machine's start got stuck (phase `{name}`)", f"{timeout:g} s have passed.")
-            if death.done() or not await _lives(vm):
-                self._blame_accelerator(vm)
+            if death.done():
                 raise MachineError(f"the machine ended while it started (phase `{name}`)")
+            if not work.done():
+                raise MachineError(f"the machine's start got stuck (phase `{name}`)", f"{timeout:g} s have passed.")
             result = work.result()
         except NoLife:
             raise
         except (PyboxError, OSError) as error:
-            raise vm.failure(error) from None
+            raise await self._start_failure(vm, error) from None
         finally:
             for task in (work, death):
                 task.cancel()
@@ -161,22 +161,31 @@ class MachineRun:
         self._progress(Phase(name, time.monotonic() - self._began))
         return result
 
+    async def _start_failure(self, vm: Vm, error: Exception) -> MachineError:
+        """Return the error with all that was seen; a QEMU that crashes under an unproved accelerator condemns it."""
+        with suppress(TimeoutError):  # connections end before the process does
+            await asyncio.wait_for(vm.wait(), _LAST_MOMENT)
+        failure = vm.failure(error)
+        crashed = vm.status is not None and vm.status < 0
+        if crashed and not self._candidate.proved:
+            return NoLife(f"QEMU {process.ending(vm.status or 0)} at its start", failure.details)
+        return failure
+
     async def _boot(self, guest: Guest, monitor: Monitor) -> None:
         """Wait until the guest says hello. Raises NoLife under an unproved accelerator that does nothing."""
         if self._candidate.proved:
             await guest.hello.wait()
             return
-        name = self._candidate.accelerator.value
         with suppress(TimeoutError):
             await asyncio.wait_for(guest.hello.wait(), _SIGN_OF_LIFE)
             return
         # The first disk access is the kernel's: a firmware that starts a given kernel reads no disk.
         if await monitor.disk_reads("root") == 0:
-            raise NoLife(f"under {name}, the guest shows no sign of life", f"{_SIGN_OF_LIFE:g} s have passed.")
+            raise NoLife(f"the guest showed no sign of life within {_SIGN_OF_LIFE:g} s")
         with suppress(TimeoutError):
             await asyncio.wait_for(guest.hello.wait(), _UNPROVED_BOOT)
             return
-        raise NoLife(f"under {name}, the guest begins to boot and gets nowhere", f"{_UNPROVED_BOOT:g} s have passed.")
+        raise NoLife(f"the guest began to boot, and did not get far within {_UNPROVED_BOOT:g} s")
 
     async def _open_api(self, guest: Guest, monitor: Monitor) -> None:
         await guest.ready.wait()

@@ -29,6 +29,7 @@ class MachineStatus:
     pid: int | None = None  # of the hostagent
     qemu_pid: int | None = None
     started_at: float | None = None  # seconds since the epoch
+    ssh_port: int | None = None  # of 127.0.0.1; None without an ssh server
     ports: tuple[ForwardedPort, ...] = ()
     shares: tuple[Share, ...] = ()
     last_error: str = ""  # why it stopped or began anew by itself

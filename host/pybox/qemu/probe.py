@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pybox import process
 from pybox.errors import MachineError, PyboxError
+from pybox.files import write_atomically
 from pybox.model import Accelerator, Arch
 
 OLDEST = (7, 2, 0)
@@ -42,21 +43,21 @@ class Qemu:
         return found
 
 
-@cache
-def find(arch: Arch, configured: str = "") -> Qemu:
+def find(arch: Arch, configured: str = "", memory: Path | None = None) -> Qemu:
     """Return the QEMU for a guest's architecture: the configured one, the one on PATH, the one of the wheel.
 
-    A configured one that does not work is an error; the others are tried in their order.
+    A configured one that does not work is an error; the others are tried in their order. `memory` is a file of earlier
+    proofs: a program that has not changed since is not run again.
     Raises MachineError that says what was seen of each.
     """
     if configured:
-        return _prove(Path(configured))
+        return _known_or_proved(Path(configured), memory)
     name = f"qemu-system-{arch.qemu}"
     candidates = [path for path in (process.find(name), _from_wheel(name)) if path is not None]
     seen = []
     for path in candidates:
         try:
-            return _prove(path)
+            return _known_or_proved(path, memory)
         except MachineError as error:
             seen.append(f"{path}: {error.brief}")
     raise MachineError(
@@ -96,6 +97,38 @@ def refuse_broken(qemu: Qemu, arch: Arch, accelerator: Accelerator) -> None:
             "Versions 8.0 to 9.0.3 abort when the guest starts its first program.",
             "Install QEMU 7.2, or 9.0.4 or newer.",
         )
+
+
+def _known_or_proved(program: Path, memory: Path | None) -> Qemu:
+    """Return what an earlier run found out about this very file, or run it."""
+    try:
+        found = program.stat()
+    except OSError:
+        return _prove(program)
+    identity = [str(program), found.st_size, found.st_mtime_ns]
+    proofs = _read_proofs(memory)
+    for proof in proofs:
+        if proof.get("identity") == identity:
+            major, minor, micro = proof["version"]
+            return Qemu(program, (major, minor, micro), frozenset(proof["accelerators"]))
+    qemu = _prove(program)
+    if memory is not None:
+        kept = [proof for proof in proofs if proof.get("identity", [""])[0] != str(program)]
+        new = {"identity": identity, "version": qemu.version, "accelerators": sorted(qemu.accelerators)}
+        write_atomically(memory, json.dumps([*kept, new], indent=1).encode())
+    return qemu
+
+
+def _read_proofs(memory: Path | None) -> list[dict[str, Any]]:
+    """Return the proofs in a file; a damaged one holds none."""
+    if memory is None:
+        return []
+    try:
+        content = json.loads(memory.read_bytes())
+    except (OSError, ValueError):
+        return []
+    keys = ("identity", "version", "accelerators")
+    return [item for item in content if isinstance(item, dict) and all(key in item for key in keys)]
 
 
 def _prove(program: Path) -> Qemu:

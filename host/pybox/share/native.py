@@ -1,0 +1,107 @@
+"""What host systems do differently, asked of `os` itself: no system is named here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from errno import EOPNOTSUPP
+from typing import Any
+
+BINARY = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NOCTTY", 0)
+OPEN_DIRECTORY = BINARY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0)  # to reach what is in it
+LIST_DIRECTORY = BINARY | getattr(os, "O_DIRECTORY", 0)
+OPEN_FILE = BINARY | getattr(os, "O_NONBLOCK", 0)  # never waits: not for a fifo that took a file's place
+
+_PATH = getattr(os, "O_PATH", 0)
+_SEEK_HOLE = (getattr(os, "SEEK_DATA", None), getattr(os, "SEEK_HOLE", None))
+_xattr: Any = os if hasattr(os, "setxattr") else None
+
+
+def can_serve() -> bool:
+    """Say whether this system has calls relative to a directory, without which no folder is served."""
+    return os.open in os.supports_dir_fd and os.stat in os.supports_dir_fd
+
+
+def raise_limit() -> None:
+    """Allow this process as many descriptors as its user may have."""
+    try:
+        import resource
+    except ImportError:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else 1 << 20
+    for limit in (wanted, 65536, 10240):  # some systems state a hard limit that they do not grant
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(limit, wanted), hard))
+            return
+
+
+def read_into(descriptor: int, buffer: memoryview, offset: int) -> int:
+    """pread(2) into a buffer; the bytes read."""
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [buffer], offset)
+    data = os.pread(descriptor, len(buffer), offset)
+    buffer[: len(data)] = data
+    return len(data)
+
+
+def change_mode(directory: int, name: bytes, mode: int) -> None:
+    """chmod of one name in a directory that follows no link. Raises OSError."""
+    if os.chmod in os.supports_follow_symlinks:
+        os.chmod(name, mode, dir_fd=directory, follow_symlinks=False)
+        return
+    if not _PATH:
+        _with_descriptor(directory, name, os.O_RDONLY | OPEN_FILE, lambda fd: os.fchmod(fd, mode))
+        return
+    # A descriptor of the thing itself, whatever it is; the magic link leads to it and to nothing else.
+    _with_descriptor(directory, name, _PATH | BINARY, lambda fd: os.chmod(f"/proc/self/fd/{fd}", mode))
+
+
+def _with_descriptor(directory: int, name: bytes, flags: int, action: Callable[[int], None]) -> None:
+    descriptor = os.open(name, flags, dir_fd=directory)
+    try:
+        action(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def get_attribute(directory: int, name: bytes, attribute: str) -> bytes | None:
+    """An extended attribute of one name in a directory; None when there is none, or none on this system."""
+    if _xattr is None:
+        return None
+    try:
+        value: bytes = _xattr.getxattr(_entry(directory, name), attribute, follow_symlinks=False)
+    except OSError:
+        return None
+    return value
+
+
+def set_attribute(directory: int, name: bytes, attribute: str, value: bytes) -> bool:
+    """Write an extended attribute; False where that cannot be."""
+    if _xattr is None:
+        return False
+    try:
+        _xattr.setxattr(_entry(directory, name), attribute, value, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def _entry(directory: int, name: bytes) -> bytes:
+    return b"/proc/self/fd/%d/%s" % (directory, name)
+
+
+def seek(descriptor: int, offset: int, whence: int) -> int:
+    """lseek(2) for the next data or hole, by the numbers that Linux has for them (3 and 4). Raises OSError."""
+    native = _SEEK_HOLE[whence - 3]
+    if native is None:
+        raise OSError(EOPNOTSUPP, os.strerror(EOPNOTSUPP))
+    return os.lseek(descriptor, offset, native)
+
+
+def allocate(descriptor: int, offset: int, length: int) -> None:
+    """posix_fallocate(3). Raises OSError, EOPNOTSUPP where there is none."""
+    if not hasattr(os, "posix_fallocate"):
+        raise OSError(EOPNOTSUPP, os.strerror(EOPNOTSUPP))
+    os.posix_fallocate(descriptor, offset, length)

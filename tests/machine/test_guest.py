@@ -1,0 +1,20 @@
+"""Runs tests/guest as root inside a machine of its own and shows what it printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pybox import settings
+from pybox.machine.bake import boot_for_bake
+from pybox.model import Arch
+from pybox.paths import Paths
+from tests.support.guest_vm import run_guest_tests
+from tests.support.pybox_cli import Cli
+
+
+def test_guest_tests_pass(cli: Cli, home: Path) -> None:
+    paths = Paths.from_environment({"PYBOX_HOME": str(home)})
+    boot = boot_for_bake(settings.load(paths, environ={}), Arch.AMD64)
+    status, text = run_guest_tests(paths.image_dir("amd64"), boot, home / "guest-vm", ["tests/guest"])
+    print(text[-20_000:])
+    assert status == 0

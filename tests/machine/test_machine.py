@@ -1,0 +1,205 @@
+"""The machine's life: accelerator fallback, crashes of each part, what is kept, and errors a person meets."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.pybox_cli import Cli
+
+
+@pytest.fixture(scope="module")
+def other(home: Path, cli: Cli) -> Iterator[Cli]:
+    """A second machine of this installation, which may be killed; it shares image and settings with the first."""
+    driver = Cli(home, "other")
+    driver.ok("config", "set", "memory", "1g")
+    driver.ok("config", "set", "disk-size", "2g")
+    driver.ok("start")
+    yield driver
+    driver.run("delete", "--force")
+
+
+def status(cli: Cli) -> dict[str, object]:
+    done = cli.run("status", "--format", "json")
+    value: dict[str, object] = json.loads(done.out)
+    return value
+
+
+def alive(pid: object) -> bool:
+    try:
+        os.kill(int(str(pid)), 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until_gone(pid: object, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while alive(pid):
+        assert time.monotonic() < deadline, f"{pid} is still there"
+        time.sleep(0.05)
+
+
+def load_image(cli: Cli, debian: str, source: Cli) -> None:
+    archive = source.home / "base.tar"
+    if not archive.exists():
+        source.ok("save", "-o", str(archive), debian)
+    cli.ok("load", "-i", str(archive))
+
+
+def test_starting_twice_says_so(cli: Cli) -> None:
+    assert "is already running" in cli.ok("start")
+
+
+def test_a_broken_accelerator_is_tried_once(cli: Cli) -> None:
+    """Where /dev/kvm is there but guests hang under it, tcg took over by itself; where it works, it was used."""
+    if not os.path.exists("/dev/kvm"):
+        pytest.skip("this computer offers no accelerator to be tried")
+    found = status(cli)
+    if found["accelerator"] == "kvm":
+        pytest.skip("kvm works on this computer")
+    assert found["accelerator"] == "tcg"
+    verdicts = {item["accelerator"]: item["works"] for item in found["verdicts"]}  # type: ignore[attr-defined]
+    assert verdicts["kvm"] is False
+    log = (cli.home / "state" / "machines" / cli.machine / "hostagent.log").read_text()
+    tried = log.count("-accel kvm")
+    assert tried == 1
+    other = Cli(cli.home, "again")
+    try:
+        other.ok("start")
+        assert "-accel kvm" not in (cli.home / "state" / "machines" / "again" / "hostagent.log").read_text()
+    finally:
+        other.run("delete", "--force")
+
+
+def test_machines_are_apart(cli: Cli, other: Cli) -> None:
+    names = {row["Name"] for row in map(json.loads, cli.ok("machine", "ls", "--format", "json").splitlines())}
+    assert {"default", "other"} <= names
+    assert other.ok("images", "-q") == ""
+
+
+def test_state_survives_a_restart(other: Cli, cli: Cli, debian: str) -> None:
+    load_image(other, debian, cli)
+    other.ok("run", "-d", "--name", "always", "--restart", "always", debian, "sleep", "10000")
+    other.ok("run", "-d", "--name", "once", debian, "sh", "-c", "echo kept >/file; echo logged; sleep 10000")
+    other.ok("restart")
+    rows = {row["Names"]: row["State"] for row in map(json.loads, other.ok("ps", "-a", "--format", "json").splitlines())}
+    assert rows == {"always": "running", "once": "exited"}
+    assert other.ok("logs", "once") == "logged"
+    other.ok("start", "once")
+    assert other.ok("exec", "once", "cat", "/file") == "kept"
+    other.ok("rm", "-f", "always", "once")
+
+
+@pytest.mark.parametrize("part", ["qemu_pid", "pid"])
+def test_kill_9_loses_nothing_acknowledged(other: Cli, cli: Cli, debian: str, part: str) -> None:
+    """Killed while a container writes: what was synced is there, and nothing has to be repaired by hand."""
+    load_image(other, debian, cli)
+    other.run("rm", "-f", "writer")
+    step = "echo $i >/data/new; sync /data/new; mv /data/new /data/count; sync /data; echo $i"
+    script = f"i=0; while :; do i=$((i+1)); {step}; done"
+    other.ok("run", "-d", "--name", "writer", "-v", "numbers:/data", debian, "sh", "-c", script)
+    deadline = time.monotonic() + 60
+    while len(seen := other.run("logs", "writer").out.split()) < 20:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    acknowledged = int(seen[-1])
+    before = status(other)
+    os.kill(int(str(before[part])), signal.SIGKILL)
+    wait_until_gone(before[part])
+    other.ok("start")
+    if part == "pid":
+        wait_until_gone(before["qemu_pid"])
+    assert int(other.ok("run", "--rm", "-v", "numbers:/data", debian, "cat", "/data/count")) >= acknowledged
+    assert other.json("inspect", "writer")[0]["State"]["Running"] is False
+    other.ok("rm", "-v", "writer")
+    other.ok("volume", "rm", "numbers")
+
+
+def test_kill_9_of_qemu_during_a_load_leaves_no_half_image(other: Cli, cli: Cli, debian: str) -> None:
+    load_image(other, debian, cli)
+    other.ok("rmi", debian)
+    loading = other.start_process("load", "-i", str(cli.home / "base.tar"))
+    time.sleep(1.5)
+    os.kill(int(str(status(other)["qemu_pid"])), signal.SIGKILL)
+    loading.wait(120)
+    other.ok("start")
+    found = other.ok("images", "-q")
+    if found:
+        assert other.ok("run", "--rm", debian, "echo", "whole") == "whole"
+    else:
+        load_image(other, debian, cli)
+        assert other.ok("run", "--rm", debian, "echo", "whole") == "whole"
+
+
+def test_kill_9_of_the_engine_keeps_containers_logs_and_exits(cli: Cli, debian: str) -> None:
+    cli.ok("run", "-d", "--name", "lives", debian, "sh", "-c", "for i in $(seq 1 400); do echo $i; sleep 0.05; done; exit 6")
+    cli.ok("ssh", "kill -9 $(pidof -s pyboxd-engine || pgrep -o -f pyboxd-engine)")
+    deadline = time.monotonic() + 120
+    while cli.run("ps").status != 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert cli.ok("wait", "lives") == "6"
+    assert cli.ok("logs", "lives").split() == [str(number) for number in range(1, 401)]
+    cli.ok("rm", "lives")
+
+
+def test_full_disk_is_an_error_and_nothing_breaks(other: Cli, cli: Cli, debian: str) -> None:
+    load_image(other, debian, cli)
+    done = other.run("run", "--rm", debian, "sh", "-c", "dd if=/dev/zero of=/fill bs=1M count=4000 2>&1; rm /fill")
+    assert "No space left on device" in done.out
+    assert other.ok("run", "--rm", debian, "echo", "fine") == "fine"
+
+
+def test_the_socket_is_mine_alone(cli: Cli) -> None:
+    path = Path(str(status(cli)["api_socket"]))
+    assert path.stat().st_mode & 0o077 == 0
+    assert path.parent.stat().st_mode & 0o077 == 0
+
+
+def test_malformed_requests_get_clear_answers(cli: Cli) -> None:
+    path = str(status(cli)["api_socket"])
+    for request, code in (
+        (b"GARBAGE\r\n\r\n", b"400"),
+        (b"GET /nosuch HTTP/1.1\r\nHost: x\r\n\r\n", b"404"),
+        (b"GET /v9.99/info HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (
+            b"POST /containers/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n{]}",
+            b"400",
+        ),
+    ):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(30)
+            connection.connect(path)
+            connection.sendall(request)
+            answer = connection.recv(4096)
+        assert answer.split(b" ")[1] == code, answer
+
+
+def test_stopped_machine_says_how_to_start(home: Path) -> None:
+    done = Cli(home, "never-started").run("ps")
+    assert done.status == 1
+    assert "pybox start" in done.err
+    assert Cli(home, "never-started").run("status").status == 3
+
+
+def test_settings_are_checked(cli: Cli) -> None:
+    done = cli.run("config", "set", "memory", "plenty")
+    assert done.status == 2 and "memory" in done.err
+    assert cli.run("config", "get", "colour").status == 2
+
+
+def test_delete_asks_and_forgets(home: Path, cli: Cli) -> None:
+    short = Cli(home, "short-lived")
+    short.ok("start")
+    assert short.run("delete", stdin=b"n\n").status != 0
+    short.ok("delete", "--force")
+    assert short.run("status").status == 3
+    assert not (home / "state" / "machines" / "short-lived").exists()
