@@ -122,13 +122,16 @@ class Creator:
 
     def _with_ids(self, host: HostConfig) -> HostConfig:
         """Modes that name another container, by its id: it may be renamed."""
-        modes = {"network_mode": host.network_mode, "ipc_mode": host.ipc_mode, "pid_mode": host.pid_mode}
-        found = {
-            name: f"container:{self._other(mode.partition(':')[2]).id}"
-            for name, mode in modes.items()
-            if mode.startswith("container:")
-        }
-        return replace(host, **found)
+        return replace(
+            host,
+            network_mode=self._with_id(host.network_mode),
+            ipc_mode=self._with_id(host.ipc_mode),
+            pid_mode=self._with_id(host.pid_mode),
+        )
+
+    def _with_id(self, mode: str) -> str:
+        kind, _, reference = mode.partition(":")
+        return f"container:{self._other(reference).id}" if kind == "container" else mode
 
     # mounts
 

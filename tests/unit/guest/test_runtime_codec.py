@@ -68,7 +68,7 @@ def test_what_is_not_a_spec_is_refused(text: str | bytes, place: str) -> None:
     ],
 )
 def test_the_wrong_place_is_named(change: dict[str, object], place: str) -> None:
-    text = json.dumps({**json.loads(codec.dumps(SPEC)), **change})
+    text = json.dumps({**codec.encode(SPEC), **change})
     with pytest.raises(InvalidArgument, match=place):
         codec.loads(ContainerSpec, text.encode())
 

@@ -23,8 +23,9 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 class Root:
     """An open root directory; close it, or use `with`."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, mount: int | None = None) -> None:
         self.fd = descriptor
+        self._mount = mount  # keeps a mount that is attached nowhere
 
     def __enter__(self) -> Root:
         return self
@@ -34,6 +35,8 @@ class Root:
 
     def close(self) -> None:
         os.close(self.fd)
+        if self._mount is not None:
+            os.close(self._mount)
 
     def open(self, path: str, flags: int = os.O_PATH) -> int:
         """Open what `path` leads to inside the root, links followed there. OSError."""
@@ -159,6 +162,7 @@ def _overlay(options: list[Option]) -> Root:
     features: list[Option] = [("redirect_dir", "off"), ("metacopy", "off"), ("index", "off")]
     mount = make_filesystem("overlay", [*options, *features])
     try:
-        return Root(os.open(".", _DIRECTORY, dir_fd=mount))
-    finally:
+        return Root(os.open(".", _DIRECTORY, dir_fd=mount), mount)
+    except BaseException:
         os.close(mount)
+        raise
