@@ -17,11 +17,9 @@ def main(argv: Sequence[str]) -> int:
     if command == "init":
         from pyboxd.boot import init
 
-        return init.main()
+        return init.main(lambda: _serve(()))
     if command == "serve":
-        from pyboxd.server import main as engine
-
-        return engine.serve(arguments)
+        return _serve(arguments)
     if command == "relay":
         from pyboxd.boot import relay
 
@@ -42,6 +40,12 @@ def _plan(path: str) -> int:
         spec = loads(ContainerSpec, file.read())
     sys.stdout.write("".join(f"{line}\n" for line in describe_plan(spec)))
     return 0
+
+
+def _serve(arguments: Sequence[str]) -> int:
+    from pyboxd.server import main as engine  # what process 1 shall not keep
+
+    return engine.serve(arguments)
 
 
 if __name__ == "__main__":

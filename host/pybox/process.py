@@ -5,7 +5,6 @@ No shell, ever. `OSError`s of the start become PyboxError here.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import shlex
 import shutil
@@ -14,9 +13,12 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from pybox.errors import PyboxError
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
 
 log = logging.getLogger(__name__)
 Arguments = Sequence[str | Path]
@@ -163,11 +165,13 @@ def spawn_detached(
     return child.stdout
 
 
-async def start_async(command: Arguments, *, output: Path, pass_fds: Sequence[int] = ()) -> asyncio.subprocess.Process:
+async def start_async(command: Arguments, *, output: Path, pass_fds: Sequence[int] = ()) -> Process:
     """Start a child of this event loop; what it prints is appended to the file `output`.
 
     Raises PyboxError when it cannot be started.
     """
+    import asyncio  # the command line never comes here, and must not wait for it
+
     words = tuple(str(part) for part in command)
     log.info("start %s", text(words))
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -101,6 +101,12 @@ def wait_for(path: Path, line: str) -> None:
         time.sleep(0.01)
 
 
+def idle() -> int:
+    """In the place of the relay, which has no port here."""
+    signal.pause()
+    return 0
+
+
 def test_the_engine_is_started_again_until_it_ends_well(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def engine() -> int:
         count = note(notes, "start")
@@ -112,9 +118,9 @@ def test_the_engine_is_started_again_until_it_ends_well(notes: Path, monkeypatch
             raise ZeroDivisionError
         return 0
 
-    monkeypatch.setattr(init, "_serve", engine)
+    monkeypatch.setattr(init, "_relay", idle)
     monkeypatch.setattr(init, "_settle", settled)
-    assert FirstProcess(lambda: init.Supervisor().run()).wait() == 0
+    assert FirstProcess(lambda: init.Supervisor(engine).run()).wait() == 0
     assert notes.read_text().split() == ["start"] * 4
 
 
@@ -130,9 +136,9 @@ def test_the_engine_waits_for_the_slow_part(notes: Path, monkeypatch: pytest.Mon
             note(notes, pipe.read().decode())
         return 0
 
-    monkeypatch.setattr(init, "_serve", engine)
+    monkeypatch.setattr(init, "_relay", idle)
     monkeypatch.setattr(init, "_settle", slow)
-    assert FirstProcess(lambda: init.Supervisor().run()).wait() == 0
+    assert FirstProcess(lambda: init.Supervisor(engine).run()).wait() == 0
     assert notes.read_text().splitlines() == ["settled", "KeyError: 'bridge'"]
 
 
@@ -152,9 +158,9 @@ def test_orphans_are_taken_care_of(notes: Path, monkeypatch: pytest.MonkeyPatch)
         note(notes, "clean")
         return 0
 
-    monkeypatch.setattr(init, "_serve", engine)
+    monkeypatch.setattr(init, "_relay", idle)
     monkeypatch.setattr(init, "_settle", settled)
-    assert FirstProcess(lambda: init.Supervisor().run()).wait() == 0
+    assert FirstProcess(lambda: init.Supervisor(engine).run()).wait() == 0
     assert "clean" in notes.read_text()
 
 
@@ -167,10 +173,10 @@ def test_a_signal_to_process_1_stops_the_engine(notes: Path, monkeypatch: pytest
         time.sleep(60)
         return 0
 
-    monkeypatch.setattr(init, "_serve", engine)
+    monkeypatch.setattr(init, "_relay", idle)
     monkeypatch.setattr(init, "_settle", settled)
     monkeypatch.setattr(init, "STOP_TIMEOUT", 0.3)
-    first = FirstProcess(lambda: init.Supervisor().run())
+    first = FirstProcess(lambda: init.Supervisor(engine).run())
     wait_for(notes, "up")
     os.kill(first.pid, signal.SIGTERM)
     assert first.wait() == 0

@@ -26,6 +26,7 @@ class Builder(Protocol):
     """The image room's builder."""
 
     async def build(self, request: BuildRequest, context: AsyncIterator[bytes], output: OutputSink) -> Image: ...
+    def forget_cache(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class BuildApi:
         return Stream(progress.stream(job, _code_of), eager=False)
 
     async def prune(self, request: Request) -> Response:
-        """The cache is made of images; `docker image prune` removes what nobody uses."""
+        """Forget the cache; the images it is made of go with `docker image prune`."""
+        self.builder.forget_cache()
         return Json({"CachesDeleted": None, "SpaceReclaimed": 0})
 
 

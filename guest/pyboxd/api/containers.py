@@ -6,14 +6,14 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pyboxd.api import listing
 from pyboxd.api.fields import JsonObject
 from pyboxd.api.schema import config as config_schema
 from pyboxd.api.schema import containers as schema
-from pyboxd.engine import figures, specs, waiting
+from pyboxd.engine import figures, links, specs, waiting
 from pyboxd.engine.containers import Container, Containers
 from pyboxd.engine.create import Creator
 from pyboxd.engine.events import Events
@@ -69,6 +69,7 @@ class ContainersApi:
             Route("POST", f"{one}/resize", self.resize),
             Route("GET", f"{one}/top", self.top),
             Route("DELETE", one, self.remove),
+            Route("DELETE", f"{one}/{{link}}", self.remove_link),
         ]
 
     def find(self, request: Request) -> Container:
@@ -177,9 +178,15 @@ class ContainersApi:
 
     async def remove(self, request: Request) -> Response:
         query = request.query
-        if query.flag("link"):
-            raise Conflict(f"Could not get parent for /{self.find(request).name}: no such link")
         await self.lifecycle.remove(self.find(request), query.flag("force"), query.flag("v"))
+        return Empty()
+
+    async def remove_link(self, request: Request) -> Response:
+        if not request.query.flag("link"):
+            raise NotFound("page not found")
+        container = self.find(request)
+        kept = links.without(container, request.parameters["link"])
+        self.containers.update(container, host=replace(container.record.host, links=kept))
         return Empty()
 
     async def prune(self, request: Request) -> Response:

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pyboxd.api import filters, listing, progress
+from pyboxd.api.archive import in_thread
 from pyboxd.api.schema import images as schema
+from pyboxd.engine.commit import commit, import_tree
 from pyboxd.engine.containers import Containers
 from pyboxd.engine.events import Events
 from pyboxd.errors import InvalidArgument, NotImplementedHere
@@ -17,7 +19,7 @@ from pyboxd.image.model import Image, Progress
 from pyboxd.image.reference import Reference, is_digest, is_tag, parse
 from pyboxd.image.room import ImageRoom
 from pyboxd.model import RegistryAuth
-from pyboxd.server.message import Empty, Json, Request, Response, Stream
+from pyboxd.server.message import Empty, Json, Query, Request, Response, Stream
 from pyboxd.server.routes import Route
 
 _FILTERS = ("dangling", "label", "before", "since", "reference", "until")
@@ -39,6 +41,10 @@ class ImagesApi:
             Route("POST", "/images/create", self.create),
             Route("POST", "/images/load", self.load),
             Route("POST", "/images/prune", self.prune),
+            Route("POST", "/commit", self.commit),
+            Route("GET", "/images/get", self.save),
+            Route("GET", "/images/search", self.not_here),
+            Route("GET", f"{one}/get", self.save),
             Route("GET", f"{one}/json", self.inspect),
             Route("GET", f"{one}/history", self.history),
             Route("POST", f"{one}/tag", self.tag),
@@ -94,12 +100,7 @@ class ImagesApi:
 
     async def tag(self, request: Request) -> Response:
         image = self._find(request)
-        repository, tag = request.query.text("repo"), request.query.text("tag")
-        if tag and not is_tag(tag):
-            raise InvalidArgument("invalid tag format")
-        reference = parse(f"{repository}:{tag}" if tag else repository).with_default_tag()
-        self.images.tag(image.id, str(reference))
-        self.events.publish("image", "tag", image.id, {"name": reference.familiar})
+        self._tag(image, request.query.text("repo"), request.query.text("tag"))
         return Empty(201)
 
     async def remove(self, request: Request) -> Response:
@@ -128,14 +129,50 @@ class ImagesApi:
         self.events.publish("image", "prune", "", {"reclaimed": str(freed)})
         return Json({"ImagesDeleted": schema.removed(removed) or None, "SpaceReclaimed": freed})
 
+    async def commit(self, request: Request) -> Response:
+        query = request.query
+        container = self.containers.get(query.text("container"))
+        image = await commit(
+            self.images,
+            container,
+            _changes(query),
+            author=query.text("author"),
+            comment=query.text("comment"),
+            pause=query.flag("pause", default=True),
+        )
+        if query.text("repo"):
+            self._tag(image, query.text("repo"), query.text("tag"))
+        self.events.container(container.record, "commit", imageID=image.id)
+        return Json({"Id": image.id}, 201)
+
+    def _tag(self, image: Image, repository: str, tag: str) -> str:
+        """Give an image a name; the name. InvalidArgument."""
+        if tag and not is_tag(tag):
+            raise InvalidArgument("invalid tag format")
+        reference = parse(f"{repository}:{tag}" if tag else repository).with_default_tag()
+        self.images.tag(image.id, str(reference))
+        self.events.publish("image", "tag", image.id, {"name": reference.familiar})
+        return reference.familiar
+
+    async def save(self, request: Request) -> Response:
+        """`docker save`: of one image in the path, or of several in the query."""
+        one = request.parameters.get("name")
+        names = [one] if one else [name for text in request.query.many("names") for name in text.split(",")]
+        for name in names:
+            self.images.get(name)
+        return Stream(in_thread(lambda: self.images.save(names)), "application/x-tar", eager=False)
+
+    async def not_here(self, request: Request) -> Response:
+        raise NotImplementedHere("searching a registry is not supported")
+
     # jobs
 
     async def create(self, request: Request) -> Response:
-        """Pull; an import (`fromSrc`) is refused."""
+        """Pull, or import an archive (`fromSrc=-`)."""
         query = request.query
+        if query.text("fromSrc"):
+            return self._import(request)
         if not query.text("fromImage"):
-            if query.text("fromSrc"):
-                raise NotImplementedHere("importing a file system as an image is not supported; build one FROM scratch")
             raise InvalidArgument("invalid reference format")
         reference = _pull_reference(query.text("fromImage"), query.text("tag"))
         platform = parse_platform(query.text("platform"))
@@ -148,6 +185,20 @@ class ImagesApi:
             self.events.publish("image", "pull", reference.familiar, {"name": reference.familiar_name})
 
         return Stream(progress.stream(job, held=1), eager=False)
+
+    def _import(self, request: Request) -> Response:
+        query = request.query
+        if query.text("fromSrc") != "-":
+            raise NotImplementedHere("importing from a URL is not supported; fetch the archive and import the file")
+
+        async def job(say: progress.Say) -> None:
+            image = await import_tree(self.images, request.body, _changes(query), comment=query.text("message"))
+            if query.text("repo"):
+                self._tag(image, query.text("repo"), query.text("tag"))
+            self.events.publish("image", "import", image.id, {"name": image.id})
+            say({"status": image.id})
+
+        return Stream(progress.stream(job), eager=False)
 
     async def load(self, request: Request) -> Response:
         quiet = request.query.flag("quiet")
@@ -163,7 +214,12 @@ class ImagesApi:
                 say({"stream": f"Loaded {what}: {name}\n"})
                 self.events.publish("image", "load", self.images.get(name).id, {"name": name})
 
-        return Stream(progress.stream(job), eager=False)
+        return Stream(progress.stream(job, held=-1), eager=False)  # Docker tells all its failures in the stream
+
+
+def _changes(query: Query) -> list[str]:
+    """`changes`: instructions, one each, or several with line ends between them."""
+    return [line for text in query.many("changes") for line in text.split("\n") if line.strip()]
 
 
 def _names_match(patterns: tuple[str, ...], image: Image) -> bool:

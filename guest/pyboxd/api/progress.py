@@ -50,7 +50,7 @@ async def stream(
     """Run `job` and pass on what it says.
 
     A failure before anything was sent is raised and becomes the response's status; the first `held` messages are kept
-    back for that, as they say nothing yet. The job is cancelled when the client leaves.
+    back for that, as they say nothing yet (-1: no failure becomes a status). The job is cancelled when the client leaves.
     """
     queue: asyncio.Queue[JsonObject | None] = asyncio.Queue()
     task = asyncio.ensure_future(job(queue.put_nowait))

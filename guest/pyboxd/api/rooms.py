@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Sequence
 
 from pyboxd import locations
+from pyboxd.api.archive import ArchiveApi
+from pyboxd.api.build import BuildApi
 from pyboxd.api.containers import ContainersApi
 from pyboxd.api.events import EventsApi
 from pyboxd.api.images import ImagesApi
@@ -26,11 +28,14 @@ from pyboxd.engine.lifecycle import Lifecycle
 from pyboxd.engine.model import Record
 from pyboxd.engine.networking import Networking
 from pyboxd.engine.preparation import HostPaths, Preparation
+from pyboxd.engine.steps import Steps
 from pyboxd.engine.store import Store
 from pyboxd.engine.supervision import Supervisor
 from pyboxd.engine.trees import remove_tree
+from pyboxd.engine.views import Views
 from pyboxd.engine.volumes import Volumes
 from pyboxd.errors import Conflict, NotFound
+from pyboxd.image.builder.builder import Builder
 from pyboxd.image.model import ImageUse
 from pyboxd.image.room import ImageRoom
 from pyboxd.network.networks import Networks
@@ -73,6 +78,8 @@ class Rooms:
             StatsApi(containers),
             ImagesApi(images, containers, events),
             VolumesApi(volumes),
+            BuildApi(Builder(images, Steps(runtime, self.networking), database)),
+            ArchiveApi(containers, Views(images, preparation), events),
             NetworksApi(self.networking, containers, events),
             EventsApi(events),
             SystemApi(release, surroundings, containers, containers_api, images, volumes, events),

@@ -171,16 +171,15 @@ class StreamsApi:
         if start.detach:
             await self.execs.start(made, attached=False)
             return Empty(200)
-        tty = made.config.tty
 
         async def run(channel: Channel) -> None:
-            await self._run_exec(channel, made)
+            await self._run_exec(channel, made, _encoder(start.tty))
 
-        return Hijack(run, _stream_type(request, tty))
+        # Whether there are frames is what this request says; whether there is a terminal was said at the creation.
+        return Hijack(run, _stream_type(request, start.tty))
 
-    async def _run_exec(self, channel: Channel, made: Exec) -> None:
+    async def _run_exec(self, channel: Channel, made: Exec, encode: Encoder) -> None:
         config = made.config
-        encode = _encoder(config.tty)
         try:
             attachment = await self.execs.start(made, attached=True)
         except PyboxdError as error:  # too late for a status: Docker tells it in the stream

@@ -50,12 +50,12 @@ Ciphersuites = TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_256_G
 _SCALAR = "~0x20000000000:~0"
 
 
-def main() -> int:
-    """Run as process 1; returns only if the machine cannot be switched off."""
+def main(serve: Callable[[], int]) -> int:
+    """Run as process 1; returns only if the machine cannot be switched off. `serve` is the engine."""
     try:
         os.environ.update(_environment())
         _prepare()
-        Supervisor().run()
+        Supervisor(serve).run()
     except Exception as error:  # noqa: BLE001 - an exception that left process 1 would be a kernel panic
         sys.excepthook(type(error), error, error.__traceback__)
         say("process 1 failed, see above")
@@ -131,9 +131,10 @@ class Program:
 class Supervisor:
     """The programs of the machine and what becomes of them. The end of the engine with status 0 is the end of all."""
 
-    def __init__(self) -> None:
-        self._engine = Program("engine", _serve)
-        self._programs = [self._engine]
+    def __init__(self, serve: Callable[[], int]) -> None:
+        self._engine = Program("engine", lambda: _as_engine(serve))
+        self._relay = Program("relay", _relay)
+        self._programs = [self._engine, self._relay]
         self._stop_at: float | None = None  # when a stop was asked for by signal and patience ends
 
     def run(self) -> None:
@@ -178,6 +179,7 @@ class Supervisor:
         self._engine.start()
         del os.environ[SETTLED_VARIABLE]
         os.close(reading)
+        self._relay.start()
 
     def _reap(self) -> bool:
         """Take the status of every ended process; whether the engine ended as it should."""
@@ -208,13 +210,18 @@ def _run_child(program: Callable[[], int]) -> NoReturn:
         os._exit(status)
 
 
-def _serve() -> int:
-    from pyboxd.server import main as engine  # imports what process 1 shall not keep
-
+def _as_engine(serve: Callable[[], int]) -> int:
     set_name("pyboxd-engine")
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write(OOM_SCORE)
-    return engine.serve([])
+    return serve()
+
+
+def _relay() -> int:
+    from pyboxd.boot import relay  # process 1 shall not keep it
+
+    set_name("pyboxd-relay")
+    return relay.main([])
 
 
 def _settle(writing: int) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
 from pyboxd.engine import logconfig, mountspec, names, networking, security, specs, validate
@@ -16,10 +16,10 @@ from pyboxd.engine.merge import merge
 from pyboxd.engine.model import ContainerConfig, CreateRequest, EndpointConfig, HostConfig, MountPoint, Record
 from pyboxd.engine.mountspec import Wanted
 from pyboxd.engine.preparation import HostPaths, ImageLayers, directory_of
-from pyboxd.engine.rootview import image_directory
 from pyboxd.engine.trees import fill_empty, remove_tree
 from pyboxd.engine.volumes import Volumes
 from pyboxd.errors import InvalidArgument, NotFound
+from pyboxd.image.builder.places import open_layers
 from pyboxd.image.model import Image
 
 _NO_MATCH = "image with reference {} was found but does not provide the specified platform ({})"
@@ -177,9 +177,14 @@ class Creator:
     async def _fill(self, path: str, image: Image, destination: str) -> None:
         """Give an empty volume what the image has at its place."""
         lower = await self._images.mount_layers(image)
-        with image_directory(lower, destination) as directory:
-            if directory is not None:
+        if not lower:
+            return
+        with open_layers(lower, lower[0]) as root, suppress(FileNotFoundError, NotADirectoryError):
+            directory = root.open_directory(destination)
+            try:
                 await asyncio.to_thread(fill_empty, directory, path)
+            finally:
+                os.close(directory)
 
 
 def _endpoints(asked: tuple[EndpointConfig, ...], host: HostConfig) -> tuple[EndpointConfig, ...]:

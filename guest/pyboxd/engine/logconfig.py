@@ -34,8 +34,6 @@ def settings(config: LogConfig, path: str) -> LogSettings:
         if not options["max-file"].isdigit() or int(options["max-file"]) < 1:
             raise InvalidArgument("max-file cannot be less than 1")
         files = int(options["max-file"])
-        if files > 1 and size == -1:
-            raise InvalidArgument("cannot set max-file if max-size is not set")
     return LogSettings(driver=config.type, path=path, max_size=size, max_file=files)
 
 

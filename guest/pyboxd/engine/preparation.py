@@ -8,9 +8,10 @@ from contextlib import AsyncExitStack
 from typing import Protocol
 
 from pyboxd import locations
-from pyboxd.engine import networking, specs
+from pyboxd.engine import links, networking, specs
 from pyboxd.engine.containers import Containers
 from pyboxd.engine.model import MountPoint, Record
+from pyboxd.engine.mountpoints import over_image
 from pyboxd.engine.networking import Networking
 from pyboxd.engine.volumes import Volumes
 from pyboxd.errors import Conflict, InvalidArgument, NotFound
@@ -66,13 +67,14 @@ class Preparation:
     async def prepare(self, record: Record, undo: AsyncExitStack) -> ContainerSpec:
         """The runtime's order for `record`; what `undo` holds takes back all that was made for it. PyboxdError."""
         directory = directory_of(record.id)
-        lower = await self._images.mount_layers(self._images.get(record.image_id))
-        mounts = [self._mount(point) for point in record.mounts]
+        lower = over_image(await self._images.mount_layers(self._images.get(record.image_id)))
+        mounts = [self.mount_of(point) for point in record.mounts]
         network, attachments = await self._networks.attach(record)
         undo.push_async_callback(self._networks.detach, record)
         owner = self._networks.owner(record)
+        found = links.resolve(record, self._containers, self._networks)
         if owner.id == record.id:
-            networking.write_files(record, directory, attachments, self._links(record))
+            networking.write_files(record, directory, attachments, links.host_lines(found))
         prepared = specs.Prepared(
             lower=lower,
             directory=directory,
@@ -83,6 +85,7 @@ class Preparation:
             ipc_mode=self._namespace(record.host.ipc_mode, "ipc"),
             uts_mode="host" if record.host.uts_mode == "host" else "private",
             init=bool(record.host.init),
+            variables=links.variables(record, found),
         )
         return specs.container_spec(record, prepared)
 
@@ -107,7 +110,8 @@ class Preparation:
         ]
         return tuple(sorted([*managed, *mounts], key=lambda mount: mount.target.count("/")))
 
-    def _mount(self, point: MountPoint) -> Mount:
+    def mount_of(self, point: MountPoint) -> Mount:
+        """The runtime's order for one mount point. InvalidArgument, NotFound."""
         readonly = not point.writable
         if point.type == "tmpfs":
             return Mount("tmpfs", "", point.destination, readonly, options=point.options)
@@ -148,19 +152,6 @@ class Preparation:
         if point.subpath:
             source = _inside(source, point.subpath)
         return Mount("bind", source, point.destination, readonly)
-
-    def _links(self, record: Record) -> list[tuple[str, str]]:
-        """`--link` of the default bridge: names of other containers with their addresses."""
-        found: list[tuple[str, str]] = []
-        for text in record.host.links or ():
-            name, _, alias = text.partition(":")
-            other = self._containers.get(name)
-            addresses = [view.address for view in self._networks.views(other.record) if view.address]
-            if not addresses:
-                raise InvalidArgument(f"Cannot link to a non running container: /{other.name} AS /{record.name}/{alias}")
-            names = (alias.rpartition("/")[2] or other.name, other.record.short_id, other.name)
-            found.extend((word, addresses[0]) for word in dict.fromkeys(names))
-        return found
 
 
 def _inside(root: str, relative: str) -> str:

@@ -39,6 +39,7 @@ class Prepared:
     ipc_mode: str = "private"
     uts_mode: str = "private"
     init: bool = False
+    variables: tuple[str, ...] = ()  # of the engine, weaker than the container's own
 
 
 def upper(directory: str) -> str:
@@ -66,7 +67,7 @@ def container_spec(record: Record, prepared: Prepared) -> ContainerSpec:
         root=RootFilesystem(prepared.lower, upper(directory), work(directory), host.readonly_rootfs),
         args=record.command,
         run_dir=prepared.run_dir,
-        env=environment(record),
+        env=environment(record, prepared.variables),
         cwd=config.working_dir or "/",
         user=config.user,
         groups_add=host.group_add or (),
@@ -101,12 +102,12 @@ def container_spec(record: Record, prepared: Prepared) -> ContainerSpec:
     )
 
 
-def environment(record: Record) -> tuple[str, ...]:
-    """Docker's variables first, so that the container's own win; one without "=" removes it."""
+def environment(record: Record, more: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Docker's variables and `more` first, so that the container's own win; one without "=" removes it."""
     variables = {"PATH": DEFAULT_PATH.removeprefix("PATH="), "HOSTNAME": record.config.hostname}
     if record.config.tty:
         variables["TERM"] = "xterm"
-    return merge_environment(variables, record.config.env)
+    return merge_environment(variables, (*more, *record.config.env))
 
 
 def merge_environment(variables: dict[str, str], more: tuple[str, ...]) -> tuple[str, ...]:

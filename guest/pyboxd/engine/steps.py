@@ -6,10 +6,11 @@ import os
 import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Protocol
 
 from pyboxd import locations
-from pyboxd.engine import networking
+from pyboxd.engine import mountpoints, networking
 from pyboxd.engine.model import ContainerConfig, EndpointConfig, HostConfig, Limits, Record
 from pyboxd.engine.networking import Networking
 from pyboxd.engine.preparation import run_directory_of
@@ -45,6 +46,9 @@ class Steps:
             os.makedirs(directory, mode=0o700)
             undo.callback(remove_tree, directory)
             undo.callback(remove_tree, run_dir)
+            places = f"{directory}/mountpoints"
+            if mountpoints.make(step.lower, places):
+                step = replace(step, lower=(places, *step.lower))
             network, attachments = await self._networks.attach(record)
             undo.push_async_callback(self._networks.detach, record)
             networking.write_files(record, directory, attachments)

@@ -193,7 +193,7 @@ class Supervisor:
         run_time = max(0, finished - state.started_at)
         self._events.container(container.record, "die", exitCode=str(ended.code), execDuration=str(run_time // _NANO))
         if again:
-            waiting.tell(container, waiting.NEXT_EXIT)
+            waiting.tell(container, waiting.NEXT_EXIT, waiting.NOT_RUNNING)  # so does Docker: it did stop
             container.restart_delay = restart.delay(container.restart_delay, run_time / _NANO)
             container.restarting = self._spawn(self._restart_later(container))
             return

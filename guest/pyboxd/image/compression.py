@@ -16,6 +16,7 @@ from pyboxd.errors import InvalidArgument
 PIECE = 256 * 1024
 _XZ_MEMORY = 256 * 1024 * 1024
 _ZSTD_WINDOW = 128 * 1024 * 1024
+_ZSTD_SLICE = 1024
 _MAGIC = (
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
@@ -136,28 +137,33 @@ def _streams(chunks: Iterator[bytes], new: Callable[[], _Decoder]) -> Iterator[b
         raise EOFError("unexpected end")
 
 
-class _Reader:
-    """The `read(size)` that zstandard asks of its source."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self.ended = False
-
-    def read(self, _size: int = -1) -> bytes:
-        for chunk in self._chunks:
-            if chunk:
-                return chunk
-        self.ended = True
-        return b""
-
-
 def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Frame by frame with the one interface of zstandard that tells a cut frame from a finished one.
+
+    It has no bound on its output, so it gets the input in slices; a slice can expand to `_ZSTD_SLICE` / 4 blocks of
+    128 KiB at most.
+    """
     import zstandard  # 20 ms under emulation, and most layers are gzip
 
-    decoder: Any = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-    reader = decoder.stream_reader(_Reader(chunks), read_across_frames=True, read_size=PIECE)
+    new: Any = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj
+    decoder = new()
+    started = False
+    held = bytearray()
     try:
-        while piece := reader.read(PIECE):
-            yield piece
+        for chunk in chunks:
+            for start in range(0, len(chunk), _ZSTD_SLICE):
+                data = chunk[start : start + _ZSTD_SLICE]
+                while data:
+                    held += decoder.decompress(data)
+                    started, data = not decoder.eof, decoder.unused_data
+                    if decoder.eof:
+                        decoder = new()
+                while len(held) >= PIECE:
+                    yield bytes(held[:PIECE])
+                    del held[:PIECE]
     except zstandard.ZstdError as error:
         raise EOFError(str(error)) from error
+    if started:
+        raise EOFError("unexpected end")
+    if held:
+        yield bytes(held)

@@ -65,7 +65,7 @@ def encode(document: ImageDocument) -> bytes:
     value["history"] = [_encode_history(entry) for entry in document.history]
     value["os"] = document.os
     value["rootfs"] = {"type": "layers", "diff_ids": list(document.layers)}
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(value, separators=(",", ":")).encode()  # ASCII: a label may hold half a surrogate pair
 
 
 def decode_config(value: object) -> ImageConfig:
@@ -195,7 +195,7 @@ def _healthcheck(value: object) -> Healthcheck | None:
 
     def number(key: str) -> int:
         found = data.get(key) or 0
-        if not isinstance(found, int):
+        if not isinstance(found, int) or isinstance(found, bool):
             raise InvalidArgument(f"invalid image configuration: Healthcheck.{key} is not a number")
         return found
 

@@ -22,8 +22,9 @@ def archive(upper: str, stop: Stop) -> Iterator[bytes]:
     """The tar stream of all that `upper` holds."""
     hard_links: dict[tuple[int, int], str] = {}
     for path, name in _walk(upper, ""):
-        stop.check()
-        yield from _member(path, name, hard_links)
+        for piece in _member(path, name, hard_links):
+            stop.check()
+            yield piece
     yield bytes(1024)
 
 

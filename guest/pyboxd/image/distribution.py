@@ -8,28 +8,32 @@ and to a token service over TLS (or on the same host), never along a redirect.
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import ipaddress
 import json
 import os
 import re
+import socket
 import ssl
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from pyboxd.errors import NotFound, PyboxdError, SystemFailure, Unauthorized
+from pyboxd.errors import InvalidArgument, NotFound, PyboxdError, SystemFailure, Unauthorized
 from pyboxd.image.reference import DEFAULT_DOMAIN, Reference
 from pyboxd.image.workers import Stop
 from pyboxd.locations import RUN
 from pyboxd.model import RegistryAuth
 
-GATEWAY = "10.0.2.2"
+GATEWAY = "10.0.2.2"  # QEMU's user network: the host's loopback
 HUB = "registry-1.docker.io"
 CERTIFICATES = f"{RUN}/ca-certificates.crt"
+CONNECT_TIMEOUT = 15.0  # seconds
 TIMEOUT = 60.0  # seconds without a byte
 PIECE = 256 * 1024
 ATTEMPTS = 5
+PAUSE = 0.2  # seconds before the second attempt, doubled for each later one
 MAX_DOCUMENT = 4 * 1024 * 1024  # bytes of a manifest or token
 MAX_REDIRECTS = 5
 MANIFEST_TYPES = (
@@ -43,12 +47,16 @@ _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 @dataclass(frozen=True)
 class RegistrySettings:
-    """`insecure` holds `host[:port]`; the proxies are URLs, `no_proxy` is the usual comma-separated list."""
+    """`insecure` holds `host[:port]`; the proxies are URLs, `no_proxy` is the usual comma-separated list.
+
+    `gateway` is the address at which the user's own computer is reached.
+    """
 
     insecure: frozenset[str] = frozenset()
     http_proxy: str = ""
     https_proxy: str = ""
     no_proxy: str = ""
+    gateway: str = GATEWAY
 
 
 @dataclass(frozen=True)
@@ -89,10 +97,19 @@ class Registry:
     def host(self) -> str:
         return HUB if self.reference.domain == DEFAULT_DOMAIN else self.reference.domain
 
+    def with_stop(self, stop: Stop) -> Registry:
+        """The same repository for another job: what was learnt about the way in and the login stays."""
+        return replace(self, stop=stop)
+
     def manifest(self, what: str) -> Document:
         """The manifest of a tag or digest. NotFound, Unauthorized, SystemFailure in Docker's words."""
-        answer = self._get(f"manifests/{what}", {"Accept": ", ".join(MANIFEST_TYPES)})
-        data = answer.body()
+        try:
+            answer = self._get(f"manifests/{what}", {"Accept": ", ".join(MANIFEST_TYPES)})
+            data = answer.body()
+        except (OSError, http.client.HTTPException) as error:
+            self.stop.check()
+            url = f"{self._base}/v2/{self.reference.path}/manifests/{what}"
+            raise SystemFailure(f'Get "{url}": {_words(error, self.host)}') from error
         if len(data) > MAX_DOCUMENT:
             raise SystemFailure("the manifest is larger than 4 MiB")
         kind = answer.headers.get("content-type", "").partition(";")[0].strip()
@@ -107,14 +124,17 @@ class Registry:
                 for piece in self._blob_from(digest, done):
                     done += len(piece)
                     failures = 0
+                    if done > size:
+                        raise InvalidArgument(f"{digest} is longer than its manifest says")
                     yield piece
                 if done < size:
                     raise http.client.IncompleteRead(b"", size - done)
             except (OSError, http.client.HTTPException) as error:
+                self.stop.check()
                 failures += 1
                 if failures >= ATTEMPTS:
                     raise SystemFailure(f"download of {digest} failed: {_words(error)}") from error
-                self.stop.wait(0.2 * 2**failures)
+                self.stop.wait(PAUSE * 2**failures)
 
     def document(self, digest: str, size: int) -> bytes:
         """A small blob, whole."""
@@ -127,9 +147,10 @@ class Registry:
     def _blob_from(self, digest: str, start: int) -> Iterator[bytes]:
         headers = {"Range": f"bytes={start}-"} if start else {}
         answer = self._get(f"blobs/{digest}", headers)
-        self.stop.on_stop(answer.connection.close)
         try:
-            skip = start if start and answer.status == 200 else 0  # a registry without ranges begins again
+            skip = start if answer.status == 200 else 0  # a registry without ranges begins again
+            if answer.status == 206 and not answer.headers.get("content-range", "").startswith(f"bytes {start}-"):
+                raise http.client.HTTPException("the registry answered with another range")
             while data := answer.response.read1(PIECE):
                 self.stop.check()
                 if skip >= len(data):
@@ -144,7 +165,7 @@ class Registry:
         url = f"{self._base or self._find_base()}/v2/{self.reference.path}/{path}"
         answer = self._send(url, headers)
         if answer.status == 401:
-            self._login(answer)
+            self._login(answer, url)
             answer = self._send(url, headers)
         if answer.status in (200, 206):
             return answer
@@ -171,6 +192,7 @@ class Registry:
                 self._once(f"{scheme}://{self.host}/v2/", {}).body()
             except (OSError, http.client.HTTPException) as error:
                 if scheme == candidates[-1]:
+                    self.stop.check()
                     raise SystemFailure(f'Get "{scheme}://{self.host}/v2/": {_words(error, self.host)}') from error
             else:
                 self._base = f"{scheme}://{self.host}"
@@ -180,11 +202,18 @@ class Registry:
     def _may_be_insecure(self) -> bool:
         return self.host in self.settings.insecure or is_loopback(self.host)
 
-    def _once(self, url: str, headers: Mapping[str, str]) -> _Answer:
-        parts = urlsplit(url)
+    def _once(self, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None = None) -> _Answer:
+        """One request; a POST if there is a `form`."""
         connection, target = self._connection(url)
+        heads = {"Host": urlsplit(url).netloc, "User-Agent": "pybox", **headers}
+        body = urlencode(form).encode() if form is not None else None
+        if body is not None:
+            heads["Content-Type"] = "application/x-www-form-urlencoded"
         try:
-            connection.request("GET", target, headers={"Host": parts.netloc, "User-Agent": "pybox", **headers})
+            connection.connect()
+            connection.sock.settimeout(TIMEOUT)
+            self.stop.on_stop(_waker(connection.sock))
+            connection.request("POST" if form is not None else "GET", target, body, heads)
             response = connection.getresponse()
         except BaseException:
             connection.close()
@@ -196,21 +225,21 @@ class Registry:
         secure = parts.scheme == "https"
         host, port = parts.hostname or "", parts.port or (443 if secure else 80)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        if is_loopback(parts.netloc):
-            host = GATEWAY
-        proxy = "" if host == GATEWAY else self._proxy(host, secure=secure)
+        own = is_loopback(parts.netloc)
+        proxy = "" if own else self._proxy(host, secure=secure)
+        host = self.settings.gateway if own else host
         context = self._context(parts.netloc) if secure else None
         if proxy:
             via = urlsplit(proxy)
             address, gate = via.hostname or "", via.port or 80
             if context is None:
-                return http.client.HTTPConnection(address, gate, timeout=TIMEOUT), url
-            tunnelled = http.client.HTTPSConnection(address, gate, timeout=TIMEOUT, context=context)
+                return http.client.HTTPConnection(address, gate, timeout=CONNECT_TIMEOUT), url
+            tunnelled = http.client.HTTPSConnection(address, gate, timeout=CONNECT_TIMEOUT, context=context)
             tunnelled.set_tunnel(host, port)
             return tunnelled, target
         if context is None:
-            return http.client.HTTPConnection(host, port, timeout=TIMEOUT), target
-        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context), target
+            return http.client.HTTPConnection(host, port, timeout=CONNECT_TIMEOUT), target
+        return http.client.HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT, context=context), target
 
     def _proxy(self, host: str, *, secure: bool) -> str:
         for item in filter(None, map(str.strip, self.settings.no_proxy.split(","))):
@@ -228,20 +257,21 @@ class Registry:
 
     # -- logging in ------------------------------------------------------------------------------
 
-    def _login(self, answer: _Answer) -> None:
+    def _login(self, answer: _Answer, url: str) -> None:
         challenge = answer.headers.get("www-authenticate", "")
         answer.body()
         scheme, _, rest = challenge.partition(" ")
         if scheme.lower() == "basic":
             if self.auth is None or not self.auth.username:
-                raise Unauthorized(f'Head "{self._base}/v2/{self.reference.path}": no basic auth credentials')
-            if self._authorization:
-                raise Unauthorized("unauthorized: authentication required")
+                raise Unauthorized(f'Head "{url}": no basic auth credentials')
             self._authorization = f"Basic {self._basic()}"
         elif scheme.lower() == "bearer":
             self._authorization = f"Bearer {self._token(dict(_CHALLENGE.findall(rest)))}"
         else:
             raise Unauthorized(f"{self.host}: unknown authentication {scheme!r}")
+
+    def _has_login(self) -> bool:
+        return self.auth is not None and bool(self.auth.username or self.auth.identity_token)
 
     def _basic(self) -> str:
         assert self.auth is not None
@@ -249,19 +279,26 @@ class Registry:
 
     def _token(self, challenge: Mapping[str, str]) -> str:
         realm = urlsplit(challenge.get("realm", ""))
-        if realm.scheme not in ("http", "https"):
+        if realm.scheme not in ("http", "https") or not realm.hostname:
             raise Unauthorized(f"{self.host}: invalid realm for auth challenge")
         query = {key: challenge[key] for key in ("service", "scope") if key in challenge}
         query.setdefault("scope", f"repository:{self.reference.path}:pull")
         headers = {}
-        trusted = realm.scheme == "https" or realm.netloc == self.host
-        if self.auth is not None and self.auth.username and trusted:
-            query["account"] = self.auth.username
-            headers["Authorization"] = f"Basic {self._basic()}"
-        answer = self._once(f"{realm.geturl()}?{urlencode(query)}", headers)
+        trusted = realm.scheme == "https" or realm.hostname == urlsplit(f"//{self.host}").hostname
+        if self.auth is not None and self.auth.identity_token and trusted:
+            form = {"grant_type": "refresh_token", "refresh_token": self.auth.identity_token, "client_id": "pybox", **query}
+            answer = self._once(realm.geturl(), {}, form)
+        else:
+            if self.auth is not None and self.auth.username and trusted:
+                query["account"] = self.auth.username
+                headers["Authorization"] = f"Basic {self._basic()}"
+            joint = "&" if realm.query else "?"
+            answer = self._once(f"{realm.geturl()}{joint}{urlencode(query)}", headers)
         body = answer.body()
+        if answer.status in (400, 401, 403):
+            raise self._denied("unauthorized: incorrect username or password" if self._has_login() else "")
         if answer.status != 200:
-            raise self._denied("unauthorized: incorrect username or password" if headers else "")
+            raise SystemFailure(f"fetching a token from {realm.netloc}: unexpected HTTP status {answer.status}")
         try:
             value = json.loads(body)
             return str(value.get("token") or value["access_token"])
@@ -272,19 +309,22 @@ class Registry:
 
     def _problem(self, answer: _Answer, path: str) -> PyboxdError:
         code, message = _registry_error(answer.body())
+        said = f"{code.lower().replace('_', ' ')}: {message}" if code else message
         if answer.status == 404:
-            if path.startswith("manifests/"):
-                return NotFound(f"manifest for {self.reference.familiar} not found: manifest unknown: {message}")
-            return NotFound(f"{self.reference.familiar_name}: {path} not found: {message}")
+            if code == "NAME_UNKNOWN":
+                return NotFound(f"repository {self.reference.familiar_name} not found: {said}")
+            what = f"manifest for {self.reference.familiar}" if path.startswith("manifests/") else path
+            return NotFound(f"{what} not found: {said or 'manifest unknown: manifest unknown'}")
+        if answer.status == 429:
+            return SystemFailure(said or "toomanyrequests: too many requests")
         if answer.status in (401, 403):
-            return self._denied(f"{code.lower()}: {message}" if code else "")
-        said = f"{code.lower()}: {message}" if code else message
+            return self._denied(said)
         return SystemFailure(
             f"received unexpected HTTP status from {self.host}: {answer.status}{f': {said}' if said else ''}"
         )
 
     def _denied(self, why: str) -> PyboxdError:
-        if self.auth is not None and self.auth.username:
+        if self._has_login():
             return Unauthorized(why or "unauthorized: authentication required")
         return NotFound(
             f"pull access denied for {self.reference.familiar_name}, repository does not exist or may require "
@@ -303,6 +343,16 @@ def is_loopback(netloc: str) -> bool:
         return False
 
 
+def _waker(connection: socket.socket) -> Callable[[], None]:
+    """What ends a wait for this connection from another thread. Closing would wait for the reader's lock instead."""
+
+    def wake() -> None:
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    return wake
+
+
 def _registry_error(body: bytes) -> tuple[str, str]:
     try:
         first = json.loads(body)["errors"][0]
@@ -313,11 +363,16 @@ def _registry_error(body: bytes) -> tuple[str, str]:
 
 def _words(error: Exception, host: str = "") -> str:
     if isinstance(error, ConnectionRefusedError):
-        return f"dial tcp {host}: connect: connection refused" if host else "connection refused"
+        address = f"127.0.0.1{host[len('localhost') :]}" if host.startswith("localhost") else host
+        return f"dial tcp {address}: connect: connection refused" if host else "connection refused"
+    if isinstance(error, socket.gaierror):
+        return f"dial tcp: lookup {host.partition(':')[0]}: no such host"
     if isinstance(error, TimeoutError):
         return "i/o timeout"
     if isinstance(error, http.client.IncompleteRead):
         return "unexpected EOF"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"tls: failed to verify certificate: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+        return "http: server gave HTTP response to HTTPS client"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

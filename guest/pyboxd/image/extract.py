@@ -80,6 +80,7 @@ class Rules:
     """What of an archive is taken over beside names, contents, modes and times."""
 
     owners: bool = False  # numeric owners of the archive; else everything belongs to the engine's user
+    owner: tuple[int, int] | None = None  # this one for all instead
     devices: bool = False  # character and block devices; else they are left out
 
 
@@ -187,16 +188,21 @@ class _Extraction:
                 return  # overlayfs would take it for "removed"
             kind = stat.S_IFCHR if entry.kind is Kind.CHARACTER else stat.S_IFBLK
             os.mknod(base, kind | 0o600, os.makedev(*entry.device), dir_fd=parent)
-        if self._rules.owners:
-            os.chown(base, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        owner = self._owner(entry)
+        if owner:
+            os.chown(base, *owner, dir_fd=parent, follow_symlinks=False)
         if entry.kind is not Kind.SYMLINK:
             os.chmod(base, mode, dir_fd=parent)
         time = nanoseconds(entry.mtime)
         os.utime(base, ns=(time, time), dir_fd=parent, follow_symlinks=False)
 
+    def _owner(self, entry: TarEntry) -> tuple[int, int] | None:
+        return self._rules.owner or ((entry.uid, entry.gid) if self._rules.owners else None)
+
     def _finish_open(self, descriptor: int, entry: TarEntry) -> None:
-        if self._rules.owners:
-            os.fchown(descriptor, entry.uid, entry.gid)
+        owner = self._owner(entry)
+        if owner:
+            os.fchown(descriptor, *owner)
         os.fchmod(descriptor, entry.mode & 0o7777)  # behind chown, which takes set-user-id away
         set_attributes(descriptor, entry.xattrs)
         time = nanoseconds(entry.mtime)

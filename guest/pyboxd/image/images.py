@@ -7,8 +7,11 @@ at all.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from pyboxd.database import Database
@@ -35,6 +38,7 @@ _Images = list[Image]
 _Removals = list[Removed]
 _History = list[HistoryItem]
 _Names = list[str]
+_References = list[Reference]
 
 
 class Images:
@@ -44,6 +48,7 @@ class Images:
         self._database = database
         self.layers = layers
         self.architecture = architecture
+        self._kept: Counter[str] = Counter()  # diff id -> jobs that need the layer and have no image yet
         self.users: ImageUsers = lambda _: ()  # set by the engine, which knows the containers
         database.define(_SCHEMA)
 
@@ -61,23 +66,25 @@ class Images:
             raise NotFound(f"No such image: {_shown(name)}")
         return self._load(identity)
 
-    def is_reference(self, name: str, image: Image) -> bool:
-        """Whether `name` is one of the image's names, and not its id or a part of it."""
-        return not _is_id(name, image.id)
-
     def children(self, identity: str) -> _Names:
         return [row[0] for row in self._database.rows("SELECT id FROM image WHERE parent = ?", (identity,))]
 
     def history(self, image: Image) -> _History:
         """Newest first, as `docker history` shows it."""
         layers = [*image.layers]
+        made = {len(step.history): step for step in self._ancestry(image)}  # number of entries -> the image then
         items = []
-        for number, entry in enumerate(image.history):
+        for number, entry in enumerate(image.history, 1):
             size = 0 if entry.empty_layer or not layers else self._layer_size(layers.pop(0))
-            last = number == len(image.history) - 1
-            identity = image.id if last else "<missing>"
-            items.append(HistoryItem(identity, entry, size, image.references if last else ()))
+            step = made.get(number)
+            items.append(HistoryItem(step.id if step else "<missing>", entry, size, step.references if step else ()))
         return items[::-1]
+
+    def _ancestry(self, image: Image) -> Iterator[Image]:
+        yield image
+        while image.parent and self._exists(image.parent):
+            image = self._load(image.parent)
+            yield image
 
     async def mount_layers(self, image: Image) -> tuple[str, ...]:
         """Lower directories for overlayfs, top first. Mounted once, shared by all."""
@@ -110,18 +117,31 @@ class Images:
         """A new image: `parent` plus what the overlay's `upper` holds (no new layer when None). Untagged."""
         before = parent.document if parent else ImageDocument(self.architecture, "linux")
         known = [self._must_have(diff_id) for diff_id in before.layers]
-        if upper is not None:
-            known.append(await self.layers.add(lambda stop: diff.archive(upper, stop)))
+        async with self.keeping(before.layers):
+            if upper is not None:
+                known.append(await self.layers.add(lambda stop: diff.archive(upper, stop)))
+            document = self._committed(before, known, config, entry, author, empty=upper is None)
+            return self.add(codec.encode(document), known, parent=parent.id if parent else "")
+
+    def _committed(
+        self,
+        before: ImageDocument,
+        known: Sequence[Layer],
+        config: ImageConfig,
+        entry: HistoryEntry,
+        author: str,
+        *,
+        empty: bool,
+    ) -> ImageDocument:
         created = entry.created or now()
-        document = replace(
+        return replace(
             before,
             config=config,
             layers=tuple(layer.diff_id for layer in known),
-            history=(*before.history, replace(entry, created=created, empty_layer=upper is None)),
+            history=(*before.history, replace(entry, created=created, empty_layer=empty)),
             created=created,
             author=author or before.author,
         )
-        return self.add(codec.encode(document), known, parent=parent.id if parent else "")
 
     def tag(self, image_id: str, reference: str) -> None:
         """Give an image a name; the name leaves the image that had it."""
@@ -139,93 +159,118 @@ class Images:
     # -- removing --------------------------------------------------------------------------------
 
     async def remove(self, name: str, *, force: bool = False, prune: bool = True) -> _Removals:
-        """What `docker rmi` does, with its conflicts."""
+        """What `docker rmi` does, with its conflicts (moby: daemon/images/image_delete.go)."""
         image = self.get(name)
-        by_id = _is_id(name, image.id)
+        names = self._names(image.id)
         removed: _Removals = []
+        by_id = _is_id(name, image.id)
         if not by_id:
-            if len(image.references) + len(image.repo_digests) > 1 and self._untag(name, image, removed):
-                image = self._load(image.id)
-                if image.references or not image.repo_digests:
-                    return removed
-            self._check_users(image, name, force=force)
-        else:
-            repositories = {parse(text).name for text in image.references}
-            if len(repositories) > 1 and not force:
+            uses = self.users(image.id)
+            if uses and not force and _of_one_repository(names):
                 raise Conflict(
-                    f"conflict: unable to delete {image.short_id} (must be forced) - "
-                    "image is referenced in multiple repositories"
+                    f'conflict: unable to remove repository reference "{name}" (must force) - '
+                    f"container {uses[0].container_id[:12]} is using its referenced image {image.short_id}"
                 )
-            self._check_users(image, name, force=force)
-        if by_id and self.children(image.id):
-            raise Conflict(
-                f"conflict: unable to delete {image.short_id} (cannot be forced) - image has dependent child images"
-            )
-        self._untag_all(image, removed)
-        if not self.users(image.id) and not self.children(image.id):
-            await self._delete(image, removed, prune=prune)
+            gone = parse(name).with_default_tag()
+            gone = gone.with_digest(gone.digest) if gone.digest else gone
+            names.remove(gone)
+            doomed = [gone]
+            if not gone.digest and all(other.digest for other in names if other.name == gone.name):
+                doomed += [other for other in names if other.name == gone.name]
+            self._untag(image.id, doomed, removed)
+            if set(names) - set(doomed):
+                return removed
+        elif _of_one_repository(names):
+            self._check(image, force=force, named=False)
+            self._untag(image.id, names, removed)
+        await self._remove_nameless(image.id, removed, force=force, quiet=not by_id, prune=prune)
         return removed
 
     async def prune(self, wanted: Callable[[Image], bool]) -> _Removals:
         """Remove the unused images that `wanted` picks."""
         removed: _Removals = []
         for image in self.list():
-            if wanted(image) and not self.users(image.id) and not self.children(image.id):
-                self._untag_all(image, removed)
-                await self._delete(image, removed, prune=True)
+            if not self._exists(image.id) or not wanted(image) or self.users(image.id) or self.children(image.id):
+                continue
+            self._untag(image.id, self._names(image.id), removed)
+            await self._delete(image, removed, prune=True)
         return removed
 
-    def _check_users(self, image: Image, name: str, *, force: bool) -> None:
-        for use in self.users(image.id):
-            container = use.container_id[:12]
-            if use.running:
-                what = f'remove repository reference "{_shown(name)}"' if image.references else f"delete {image.short_id}"
-                raise Conflict(
-                    f"conflict: unable to {what} ({'cannot be forced' if force else 'must force'}) - "
-                    f"container {container} is using its referenced image {image.short_id}"
-                )
-            if not force:
-                what = (
-                    f'remove repository reference "{_shown(name)}"'
-                    if not _is_id(name, image.id)
-                    else f"delete {image.short_id}"
-                )
-                raise Conflict(
-                    f"conflict: unable to {what} (must force) - "
-                    f"container {container} is using its referenced image {image.short_id}"
-                )
+    async def _remove_nameless(self, identity: str, removed: _Removals, *, force: bool, quiet: bool, prune: bool) -> None:
+        image = self._load(identity)
+        try:
+            self._check(image, force=force, named=True)
+        except Conflict:
+            if not quiet or not removed:
+                raise
+            return
+        await self._delete(image, removed, prune=prune)
 
-    def _untag(self, name: str, image: Image, removed: _Removals) -> bool:
-        wanted = parse(name).with_default_tag()
-        table = "image_digest" if wanted.digest else "image_tag"
-        key = str(wanted.with_digest(wanted.digest) if wanted.digest else wanted)
-        if self._database.execute(f"DELETE FROM {table} WHERE reference = ? AND image = ?", (key, image.id)):
-            removed.append(Removed(untagged=wanted.familiar))
-            return True
-        return False
+    def _check(self, image: Image, *, force: bool, named: bool) -> None:
+        """Raise Conflict if something needs the image; `named`: a name that is left does, too."""
+        if self.children(image.id):
+            raise _conflict(image, "cannot be forced", "image has dependent child images")
+        uses = self.users(image.id)
+        if running := next((use for use in uses if use.running), None):
+            why = f"image is being used by running container {running.container_id[:12]}"
+            raise _conflict(image, "cannot be forced", why)
+        if force:
+            return
+        if named and self._names(image.id):
+            raise _conflict(image, "must be forced", "image is referenced in multiple repositories")
+        if uses:
+            why = f"image is being used by stopped container {uses[0].container_id[:12]}"
+            raise _conflict(image, "must be forced", why)
 
-    def _untag_all(self, image: Image, removed: _Removals) -> None:
+    def _names(self, identity: str) -> _References:
+        """All tags and repository digests of an image."""
+        return [
+            parse(text)
+            for table in ("image_tag", "image_digest")
+            for (text,) in self._database.rows(
+                f"SELECT reference FROM {table} WHERE image = ? ORDER BY reference", (identity,)
+            )
+        ]
+
+    def _untag(self, identity: str, names: Sequence[Reference], removed: _Removals) -> None:
         with self._database.transaction():
-            self._database.execute("DELETE FROM image_tag WHERE image = ?", (image.id,))
-            self._database.execute("DELETE FROM image_digest WHERE image = ?", (image.id,))
-        removed += [Removed(untagged=text) for text in (*image.references, *image.repo_digests)]
+            for name in names:
+                table = "image_digest" if name.digest else "image_tag"
+                self._database.execute(f"DELETE FROM {table} WHERE reference = ? AND image = ?", (str(name), identity))
+        removed += [Removed(untagged=name.familiar) for name in names]
 
     async def _delete(self, image: Image, removed: _Removals, *, prune: bool) -> None:
-        self._database.execute("DELETE FROM image WHERE id = ?", (image.id,))
+        """Delete the image, its names, what no other image has of its layers, and nameless unused parents."""
+        with self._database.transaction():
+            for table in ("image_tag", "image_digest"):
+                self._database.execute(f"DELETE FROM {table} WHERE image = ?", (image.id,))
+            self._database.execute("DELETE FROM image WHERE id = ?", (image.id,))
         removed.append(Removed(deleted=image.id))
+        await self._drop_layers(image.layers)
+        if prune and image.parent and self._exists(image.parent):
+            parent = self._load(image.parent)
+            if not (self.children(parent.id) or self.users(parent.id) or self._names(parent.id)):
+                await self._delete(parent, removed, prune=True)
+
+    @asynccontextmanager
+    async def keeping(self, layers: Sequence[str]) -> AsyncIterator[None]:
+        """Nobody removes these layers inside; at the end those go that no image has got (an attempt that failed)."""
+        self._kept.update(layers)
+        try:
+            yield
+        finally:
+            self._kept.subtract(layers)
+            await self._drop_layers(layers)
+
+    async def _drop_layers(self, layers: Sequence[str]) -> None:
+        """Remove those that no image has and nobody keeps."""
         used = {
             diff_id for (raw,) in self._database.rows("SELECT config FROM image") for diff_id in codec.decode(raw).layers
         }
-        for diff_id in image.layers:
-            if diff_id not in used:
+        for diff_id in dict.fromkeys(layers):
+            if diff_id not in used and self._kept[diff_id] <= 0:
                 self._database.execute("DELETE FROM layer WHERE diff_id = ?", (diff_id,))
-                await asyncio.to_thread(self.layers.remove, diff_id)
-        if prune and image.parent:
-            row = self._database.row("SELECT id FROM image WHERE id = ?", (image.parent,))
-            if row and not self.children(image.parent) and not self.users(image.parent):
-                parent = self._load(image.parent)
-                if not parent.references and not parent.repo_digests:
-                    await self._delete(parent, removed, prune=True)
+                await asyncio.to_thread(shutil.rmtree, self.layers.detach(diff_id), ignore_errors=True)
 
     def sweep(self) -> None:
         """Remove layers that no image has: what a crash between files and rows left behind."""
@@ -233,6 +278,9 @@ class Images:
         for diff_id in self.layers.known():
             if diff_id not in used:
                 self.layers.remove(diff_id)
+
+    def _exists(self, identity: str) -> bool:
+        return self._database.row("SELECT 1 FROM image WHERE id = ?", (identity,)) is not None
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -299,6 +347,18 @@ def _shown(name: str) -> str:
         return parse(name).with_default_tag().familiar
     except InvalidArgument:
         return name
+
+
+def _conflict(image: Image, may: str, why: str) -> Conflict:
+    return Conflict(f"conflict: unable to delete {image.short_id} ({may}) - {why}")
+
+
+def _of_one_repository(names: Sequence[Reference]) -> bool:
+    """At most one tag, and no repository digest of another repository (moby: isSingleReference)."""
+    if len(names) <= 1:
+        return True
+    tags = [name for name in names if not name.digest]
+    return len(tags) <= 1 and len({name.name for name in names}) == 1
 
 
 def _is_id(name: str, identity: str) -> bool:

@@ -21,7 +21,7 @@ from pyboxd import locations
 from pyboxd.errors import InvalidArgument, SystemFailure
 from pyboxd.image.compression import decompressed
 from pyboxd.image.model import HelperRunner
-from pyboxd.image.tarread import Kind, TarEntry, TarError, TarReader, clean_name
+from pyboxd.image.tarread import FileReader, Kind, TarEntry, TarError, TarReader, clean_name
 from pyboxd.image.workers import Stop, consume, run_blocking
 from pyboxd.linux import constants as k
 from pyboxd.linux.mount import mount, umount2
@@ -83,6 +83,14 @@ class LayerStore:
         job = run_blocking(lambda stop: _write(folder, open_chunks(stop)))
         return await self._finish(folder, await self._guarded(folder, job), expected)
 
+    async def adopt(self, file: str, expected: str) -> Layer:
+        """Add a layer whose uncompressed tar with the digest `expected` is already at `file` on the same file system.
+
+        The file is taken (renamed), not copied. Whoever wrote it has computed its digest.
+        """
+        folder = self._new_folder()
+        return await self._finish(folder, await self._guarded(folder, run_blocking(lambda _: _take(folder, file, expected))))
+
     async def _guarded(self, folder: str, job: Awaitable[Layer]) -> Layer:
         try:
             return await job
@@ -90,7 +98,7 @@ class LayerStore:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
-    async def _finish(self, folder: str, layer: Layer, expected: str) -> Layer:
+    async def _finish(self, folder: str, layer: Layer, expected: str = "") -> Layer:
         try:
             if expected and layer.diff_id != expected:
                 raise InvalidArgument(f"layer verification failed: expected diff id {expected}, got {layer.diff_id}")
@@ -117,15 +125,17 @@ class LayerStore:
         _sync(f"{folder}/index.erofs")
 
     def _publish(self, folder: str, target: str) -> None:
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        parent = os.path.dirname(target)
+        if not os.path.isdir(parent):
+            os.makedirs(parent)
+            _sync(self._root)
         _sync(folder)
-        with contextlib.suppress(FileExistsError):  # added by somebody else in the meantime
-            try:
-                os.rename(folder, target)
-            except OSError:
-                if not os.path.isdir(target):
-                    raise
-        _sync(os.path.dirname(target))
+        try:
+            os.rename(folder, target)
+        except OSError:
+            if not os.path.isdir(target):  # else added by somebody else in the meantime
+                raise
+        _sync(parent)
 
     def mount(self, diff_id: str) -> str:
         """The folder where the layer's files are; mounted at the first call. OSError from the kernel."""
@@ -137,12 +147,24 @@ class LayerStore:
         return target
 
     def remove(self, diff_id: str) -> None:
-        """Unmount and delete. A layer that a running container still uses stays readable for it."""
+        """Unmount and delete; see `detach`."""
+        shutil.rmtree(self.detach(diff_id), ignore_errors=True)
+
+    def detach(self, diff_id: str) -> str:
+        """Unmount the layer and take it out of the store; the folder that is left to delete.
+
+        A running container that uses the layer can go on reading it. The loop's thread calls this and lets another
+        one delete: whoever adds the same layer meanwhile must not take a dying one for whole.
+        """
         target = f"{self._mounts}/{diff_id.partition(':')[2]}"
         if os.path.ismount(target):
             umount2(target, k.MNT_DETACH)
+        with contextlib.suppress(FileNotFoundError):
             os.rmdir(target)
-        shutil.rmtree(self.path(diff_id), ignore_errors=True)
+        grave = self._new_folder()
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.path(diff_id), f"{grave}/layer")
+        return grave
 
     def known(self) -> list[str]:
         """Diff ids of all complete layers."""
@@ -168,6 +190,15 @@ def _write(folder: str, chunks: Iterable[bytes]) -> Layer:
         file.flush()
         os.fsync(file.fileno())
     return Layer(f"sha256:{digest.hexdigest()}", size)
+
+
+def _take(folder: str, file: str, diff_id: str) -> Layer:
+    """Rename `file` to the folder's layer.tar once every name in it is checked."""
+    with open(file, "rb") as source:
+        size = sum(_checked(entry) for entry in TarReader(FileReader(source)))
+        os.fsync(source.fileno())
+    os.rename(file, f"{folder}/layer.tar")
+    return Layer(diff_id, size)
 
 
 def _checked(entry: TarEntry) -> int:

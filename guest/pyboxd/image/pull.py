@@ -14,9 +14,9 @@ from pyboxd.image import config as codec
 from pyboxd.image.distribution import Document, Registry, RegistrySettings
 from pyboxd.image.images import Images
 from pyboxd.image.layerstore import Layer
-from pyboxd.image.model import Image, Progress, ProgressSink, short_id
+from pyboxd.image.model import Image, ImageDocument, Progress, ProgressSink, short_id
 from pyboxd.image.reference import Reference, check_digest, parse
-from pyboxd.image.workers import Stop, run_blocking
+from pyboxd.image.workers import run_blocking
 from pyboxd.model import RegistryAuth
 
 PARALLEL = 3  # layers at once, as Docker
@@ -54,36 +54,43 @@ class Puller:
         """Pull `reference`; messages of progress come on the loop. Nothing is kept of a pull that fails."""
         wanted = parse(reference).with_default_tag()
         loop = asyncio.get_running_loop()
-        progress(Progress(f"Pulling from {wanted.path}", wanted.tag or wanted.digest))
 
         def report(state: Progress) -> None:
             loop.call_soon_threadsafe(progress, state)
 
-        def registry(stop: Stop) -> Registry:
-            return Registry(wanted, self._settings, auth, stop)
-
-        manifest, raw = await run_blocking(lambda stop: self._describe(registry(stop), platform))
+        registry = Registry(wanted, self._settings, auth)
+        manifest, raw = await run_blocking(lambda _: self._describe(registry, platform), registry.stop)
         document = codec.decode(raw)
         if len(document.layers) != len(manifest.layers):
             raise InvalidArgument("invalid image: the manifest and the configuration name different layers")
+        _check_platform(document, platform, wanted)
+        progress(Progress(f"Pulling from {wanted.path}", wanted.tag or wanted.digest))
         known = self._known(codec.digest_of(raw))
+        async with self._images.keeping(document.layers):
+            layers = await self._layers(manifest, document, registry, report, progress)
+            image = self._images.add(raw, layers)
+        fresh = self._name(image, wanted, manifest.digest) or not known
+        progress(Progress(f"Digest: {manifest.digest}"))
+        what = "Downloaded newer image" if fresh else "Image is up to date"
+        progress(Progress(f"Status: {what} for {wanted.familiar}"))
+        return self._images.get(image.id)
+
+    async def _layers(
+        self, manifest: Manifest, document: ImageDocument, registry: Registry, report: ProgressSink, progress: ProgressSink
+    ) -> list[Layer]:
         limit = asyncio.Semaphore(PARALLEL)
 
         async def fetch(blob: Blob, diff_id: str) -> Layer:
             async with limit:
                 return await self._layer(blob, diff_id, registry, report, progress)
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(fetch(blob, diff_id))
-                for blob, diff_id in zip(manifest.layers, document.layers, strict=True)
-            ]
-        image = self._images.add(raw, [task.result() for task in tasks])
-        fresh = self._name(image, wanted, manifest.digest) or not known
-        progress(Progress(f"Digest: {manifest.digest}"))
-        what = "Downloaded newer image" if fresh else "Image is up to date"
-        progress(Progress(f"Status: {what} for {wanted.familiar}"))
-        return self._images.get(image.id)
+        blobs = dict(zip(document.layers, manifest.layers, strict=True))  # an image may have the same layer twice
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = {diff_id: group.create_task(fetch(blob, diff_id)) for diff_id, blob in blobs.items()}
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None  # the others were cancelled because of it, or say the same
+        return [tasks[diff_id].result() for diff_id in document.layers]
 
     def _known(self, identity: str) -> bool:
         try:
@@ -101,13 +108,15 @@ class Puller:
         self._images.tag(image.id, str(wanted))
         return moved
 
-    async def _layer(self, blob: Blob, diff_id: str, registry: Any, report: ProgressSink, progress: ProgressSink) -> Layer:
+    async def _layer(
+        self, blob: Blob, diff_id: str, registry: Registry, report: ProgressSink, progress: ProgressSink
+    ) -> Layer:
         shown = short_id(blob.digest)
         if (layer := self._images.layer(diff_id)) is not None:
             progress(Progress("Already exists", shown))
             return layer
         progress(Progress("Pulling fs layer", shown))
-        layer = await self._images.layers.add(lambda stop: _verified(registry(stop), blob, report), diff_id)
+        layer = await self._images.layers.add(lambda stop: _verified(registry.with_stop(stop), blob, report), diff_id)
         progress(Progress("Pull complete", shown))
         return layer
 
@@ -117,7 +126,7 @@ class Puller:
         digest = _digest(document, reference.digest or document.digest)
         value = _parse(document)
         if "manifests" in value:
-            chosen = _choose(value["manifests"], platform or f"linux/{self._images.architecture}", reference)
+            chosen = _choose(value["manifests"], platform or f"linux/{self._images.architecture}")
             inner = registry.manifest(chosen)
             _digest(inner, chosen)
             value = _parse(inner)
@@ -164,6 +173,9 @@ def _parse(document: Document) -> dict[str, Any]:
         raise InvalidArgument(f"invalid manifest: {error}") from error
     if not isinstance(value, dict) or value.get("schemaVersion") != 2:
         raise InvalidArgument("unsupported manifest: only schema version 2 and OCI manifests can be pulled")
+    items = value.get("manifests", [])
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise InvalidArgument("invalid manifest: manifests is not a list of objects")
     if "manifests" in value and ("layers" in value or "config" in value):
         raise InvalidArgument("invalid manifest: it is both an index and an image")
     return value
@@ -184,13 +196,26 @@ def _blob(value: dict[str, Any]) -> Blob:
     return Blob(digest, size)
 
 
-def _choose(manifests: list[dict[str, Any]], platform: str, reference: Reference) -> str:
+def _check_platform(document: ImageDocument, platform: str, reference: Reference) -> None:
+    """NotFound unless the image is for `platform`, or none was asked for."""
+    wanted = platform.split("/")
+    actual = [document.os, document.architecture, document.variant]
+    if platform and wanted[:2] != actual[:2]:
+        raise NotFound(
+            f"image with reference {reference.familiar} was found but does not match the specified platform: "
+            f"wanted {platform}, actual: {'/'.join(filter(None, actual))}"
+        )
+
+
+def _choose(manifests: list[dict[str, Any]], platform: str) -> str:
     """The digest of the entry for `os/architecture[/variant]`."""
     system, _, rest = platform.partition("/")
     architecture, _, variant = rest.partition("/")
     found = []
     for item in manifests:
-        offered = item.get("platform") or {}
+        offered = item.get("platform")
+        if not isinstance(offered, dict):
+            continue
         if offered.get("os") == system and offered.get("architecture") == architecture:
             found.append((str(offered.get("variant", "")), str(item.get("digest", ""))))
     order = (variant,) if variant else ("", *_VARIANTS.get(architecture, ()))
@@ -202,4 +227,4 @@ def _choose(manifests: list[dict[str, Any]], platform: str, reference: Reference
     if found and not variant:
         check_digest(found[0][1])
         return found[0][1]
-    raise NotFound(f"no matching manifest for {platform} in the manifest list entries of {reference.familiar}")
+    raise NotFound(f"no matching manifest for {platform} in the manifest list entries")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 
+from pyboxd.errors import InvalidArgument
 from pyboxd.image import transfer
 from pyboxd.image.distribution import RegistrySettings
 from pyboxd.image.images import Images
 from pyboxd.image.model import Image, ProgressSink
 from pyboxd.image.pull import Puller
+from pyboxd.image.reference import parse
 from pyboxd.model import RegistryAuth
 
 
@@ -30,5 +32,21 @@ class ImageRoom(Images):
 
     def save(self, names: Sequence[str]) -> Iterator[bytes]:
         """The archive of the named images. Blocking; read it in a worker thread."""
-        found = [(self.get(name), name) for name in names]
-        return transfer.save(self, [(image, (name,) if self.is_reference(name, image) else ()) for image, name in found])
+        wanted: dict[str, tuple[Image, list[str]]] = {}
+        for name in names:
+            for image, reference in self._saved(name):
+                _, references = wanted.setdefault(image.id, (image, []))
+                if reference and reference not in references:
+                    references.append(reference)
+        return transfer.save(self, [(image, tuple(references)) for image, references in wanted.values()])
+
+    def _saved(self, name: str) -> list[tuple[Image, str]]:
+        """What `docker save NAME` means: an image with one name, all tags of a repository, or an image without any."""
+        try:
+            wanted = parse(name)
+        except InvalidArgument:
+            return [(self.get(name), "")]  # an id
+        if not wanted.tag and not wanted.digest:
+            tags = [(image, text) for image in self.list() for text in image.references if parse(text).name == wanted.name]
+            return tags or [(self.get(name), "")]
+        return [(self.get(name), wanted.familiar if wanted.tag and not wanted.digest else "")]

@@ -7,18 +7,23 @@ Format: POSIX.1-2001 pax, and the GNU tar manual "Basic Tar Format". Whether a n
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
+from typing import BinaryIO
 
 from pyboxd.errors import InvalidArgument
 
 BLOCK = 512
 MAX_METADATA = 1024 * 1024  # bytes of one PAX or long-name record, as in Go's archive/tar
 MAX_PATH = 4096
+_PIECE = 256 * 1024
 _ZERO = bytes(BLOCK)
 _XATTR = "SCHILY.xattr."
+_SECONDS = re.compile(r"-?[0-9]{1,20}(\.[0-9]*)?")
 
 
 class TarError(InvalidArgument):
@@ -103,11 +108,39 @@ class ChunkReader:
         return True
 
 
+class FileReader(ChunkReader):
+    """The same over an open file; what is skipped is not read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(())
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(size)
+
+    def pieces(self, size: int) -> Iterator[memoryview]:
+        while size:
+            data = self._file.read(min(size, _PIECE))
+            if not data:
+                raise TarError("unexpected end of the archive")
+            size -= len(data)
+            yield memoryview(data)
+
+    def skip(self, size: int) -> None:
+        if size > self._size - self._file.tell():
+            raise TarError("unexpected end of the archive")
+        self._file.seek(size, os.SEEK_CUR)
+
+    def drain(self) -> None:
+        self._file.seek(0, os.SEEK_END)
+
+
 class TarReader:
     """Iterate over the entries; between two steps the payload may be read once with `payload`."""
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._input = ChunkReader(chunks)
+    def __init__(self, source: Iterable[bytes] | FileReader) -> None:
+        self._input = source if isinstance(source, FileReader) else ChunkReader(source)
         self._payload = 0  # bytes of the current entry's payload not yet read
         self._padding = 0
         self._global: dict[str, str] = {}
@@ -172,8 +205,6 @@ def clean_name(name: str) -> str:
     """`a/b` of `./a//b/` or `/a/b`, "" for the root; TarError for a name that could lead out."""
     if "\0" in name or len(name) > MAX_PATH:
         raise TarError(f"invalid name in archive: {name[:80]!r}")
-    if name.startswith("./") and name.count("/") == 1 and name != "./..":
-        return name[2:]
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise TarError(f"invalid name in archive: {name!r} leads out of its folder")
@@ -198,21 +229,34 @@ def _entry(block: bytes, pax: Mapping[str, str], long_name: str | None, long_lin
     if kind is Kind.FILE and name.endswith("/"):
         kind = Kind.DIRECTORY
     try:
-        size = int(pax["size"]) if "size" in pax else _number(block[124:136])
+        size = _decimal(pax["size"]) if "size" in pax else _number(block[124:136])
         return TarEntry(
             name=name,
             kind=kind,
             mode=_number(block[100:108]) & 0o7777,
-            uid=int(pax["uid"]) if "uid" in pax else _number(block[108:116]),
-            gid=int(pax["gid"]) if "gid" in pax else _number(block[116:124]),
+            uid=_decimal(pax["uid"]) if "uid" in pax else _number(block[108:116]),
+            gid=_decimal(pax["gid"]) if "gid" in pax else _number(block[116:124]),
             size=_checked_size(size) if kind is Kind.FILE else 0,
-            mtime=float(pax["mtime"]) if "mtime" in pax else _number(block[136:148]),
+            mtime=_seconds(pax["mtime"]) if "mtime" in pax else _number(block[136:148]),
             link=pax.get("linkpath") or long_link or _text(block[157:257]),
             device=(_number(block[329:337]), _number(block[337:345])),
             xattrs=_xattrs(pax),
         )
     except ValueError as error:
         raise TarError(f"invalid tar header of {name[:200]!r}: {error}") from error
+
+
+def _decimal(text: str) -> int:
+    """Digits only: what Python's int() takes besides, other readers of the same archive do not."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"not a number: {text[:40]!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not _SECONDS.fullmatch(text):
+        raise ValueError(f"not a time: {text[:40]!r}")
+    return float(text)
 
 
 def _checked_size(size: int) -> int:

@@ -15,15 +15,16 @@ import tarfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import RawIOBase
 from typing import Any
 
 from pyboxd import locations
 from pyboxd.errors import InvalidArgument
 from pyboxd.image import config as codec
-from pyboxd.image.compression import decompressed
+from pyboxd.image.compression import decompressed, detect
 from pyboxd.image.images import Images
-from pyboxd.image.layerstore import Layer
-from pyboxd.image.model import Image, Progress, ProgressSink, short_id
+from pyboxd.image.layerstore import Layer, LayerStore
+from pyboxd.image.model import Image, ImageDocument, Progress, ProgressSink, short_id
 from pyboxd.image.reference import parse
 from pyboxd.image.tarread import Kind, TarReader, clean_name
 from pyboxd.image.workers import Stop, consume
@@ -52,6 +53,7 @@ class _Spool:
         self.folder = folder
         self._files: dict[str, str] = {}
         self._links: dict[str, str] = {}
+        self._digests: dict[str, str] = {}
 
     def fill(self, chunks: Iterable[bytes]) -> None:
         reader = TarReader(decompressed(chunks))
@@ -59,14 +61,34 @@ class _Spool:
             name = clean_name(entry.name)
             if entry.kind is Kind.FILE:
                 path = f"{self.folder}/{len(self._files)}"
-                with open(path, "wb") as file:
-                    for piece in reader.payload():
-                        file.write(piece)
+                digest = self._write(path, reader.payload())
+                if digest:
+                    self._digests[path] = digest
                 self._files[name] = path
             elif entry.kind is Kind.SYMLINK:
                 self._links[name] = os.path.normpath(os.path.join(os.path.dirname(name), entry.link))
             elif entry.kind is Kind.HARDLINK:
                 self._links[name] = clean_name(entry.link)
+
+    @staticmethod
+    def _write(path: str, pieces: Iterator[memoryview]) -> str:
+        """Write a member; its digest, or "" for a compressed one, whose digest nobody asks for."""
+        digest = None
+        with open(path, "wb", buffering=0) as file:
+            for number, piece in enumerate(pieces):
+                if number == 0 and not detect(bytes(piece[:8])):
+                    digest = hashlib.sha256()
+                if digest is not None:
+                    digest.update(piece)
+                _write_all(file, piece)
+        return f"sha256:{digest.hexdigest()}" if digest is not None else ""
+
+    async def add(self, layers: LayerStore, name: str, diff_id: str) -> Layer:
+        """Add the member `name` as a layer: renamed if it is the layer's tar as it stands, else uncompressed."""
+        path = self.path(name)
+        if self._digests.get(path) == diff_id and os.path.exists(path):
+            return await layers.adopt(path, diff_id)
+        return await layers.add(self._opener(name), diff_id)
 
     def has(self, name: str) -> bool:
         return self._links.get(name, name) in self._files
@@ -83,8 +105,13 @@ class _Spool:
             while data := file.read(PIECE):
                 yield data
 
-    def opener(self, name: str) -> Callable[[Stop], Iterator[bytes]]:
-        return lambda _stop: self.chunks(name)
+    def _opener(self, name: str) -> Callable[[Stop], Iterator[bytes]]:
+        def chunks(stop: Stop) -> Iterator[bytes]:
+            for piece in self.chunks(name):
+                stop.check()
+                yield piece
+
+        return chunks
 
     def data(self, name: str) -> bytes:
         if os.path.getsize(self.path(name)) > MAX_DOCUMENT:
@@ -119,23 +146,39 @@ async def load(
 
 
 async def _add(images: Images, spool: _Spool, entry: _Entry, progress: ProgressSink) -> list[str]:
+    names = [_name(text) for text in entry.references]
     raw = spool.data(entry.config)
     document = codec.decode(raw)
     if len(document.layers) != len(entry.layers):
         raise InvalidArgument("invalid manifest, layers length mismatch")
-    layers: list[Layer] = []
+    async with images.keeping(document.layers):
+        image = images.add(raw, await _add_layers(images, spool, entry, document, progress))
+    for name in names:
+        images.tag(image.id, name)
+    return names or [image.id]
+
+
+def _name(text: str) -> str:
+    """A name of an archive in its familiar form, checked before anything is stored under it."""
+    reference = parse(text).with_default_tag()
+    if reference.digest:
+        raise InvalidArgument(f"invalid archive: {text!r} is no tag")
+    return reference.familiar
+
+
+async def _add_layers(
+    images: Images, spool: _Spool, entry: _Entry, document: ImageDocument, progress: ProgressSink
+) -> list[Layer]:
+    layers: dict[str, Layer] = {}
     for name, diff_id in zip(entry.layers, document.layers, strict=True):
-        known = images.layer(diff_id)
+        known = layers.get(diff_id) or images.layer(diff_id)
         if known is None:
             size = os.path.getsize(spool.path(name))
             progress(Progress("Loading layer", short_id(diff_id), 0, size))
-            known = await images.layers.add(spool.opener(name), diff_id)
+            known = await spool.add(images.layers, name, diff_id)
             progress(Progress("Loading layer", short_id(diff_id), size, size))
-        layers.append(known)
-    image = images.add(raw, layers)
-    for reference in entry.references:
-        images.tag(image.id, reference)
-    return [parse(text).with_default_tag().familiar for text in entry.references] or [image.id]
+        layers[diff_id] = known
+    return [layers[diff_id] for diff_id in document.layers]
 
 
 def _entries(spool: _Spool) -> Iterator[_Entry]:
@@ -145,7 +188,7 @@ def _entries(spool: _Spool) -> Iterator[_Entry]:
             raise InvalidArgument("invalid archive: manifest.json is not a list")
         for item in manifest:
             try:
-                yield _Entry(str(item["Config"]), tuple(item.get("Layers") or ()), tuple(item.get("RepoTags") or ()))
+                yield _Entry(str(item["Config"]), _texts(item.get("Layers")), _texts(item.get("RepoTags")))
             except (KeyError, TypeError, AttributeError) as error:
                 raise InvalidArgument(f"invalid archive: manifest.json: {error!r}") from error
     elif spool.has("index.json"):
@@ -154,7 +197,7 @@ def _entries(spool: _Spool) -> Iterator[_Entry]:
         raise InvalidArgument("invalid archive: it has neither manifest.json nor index.json")
 
 
-def _layout_entries(spool: _Spool, index: Any, names: tuple[str, ...]) -> Iterator[_Entry]:
+def _layout_entries(spool: _Spool, index: Any, names: tuple[str, ...], *, nested: bool = False) -> Iterator[_Entry]:
     """Images of an OCI layout (image-spec, image-layout.md), nested indexes included."""
     try:
         for item in index["manifests"]:
@@ -163,14 +206,30 @@ def _layout_entries(spool: _Spool, index: Any, names: tuple[str, ...]) -> Iterat
                 continue
             name = notes.get("io.containerd.image.name") or notes.get("org.opencontainers.image.ref.name") or ""
             found = (str(name),) if _is_reference(str(name)) else names
+            if nested and not spool.has(_blob(item["digest"])):  # other platforms are often left out
+                continue
             value = spool.json(_blob(item["digest"]))
             if "manifests" in value:
-                yield from _layout_entries(spool, value, found)
+                yield from _layout_entries(spool, value, found, nested=True)
             else:
                 layers = tuple(_blob(layer["digest"]) for layer in value["layers"])
                 yield _Entry(_blob(value["config"]["digest"]), layers, found)
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidArgument(f"invalid archive: {error!r}") from error
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise TypeError(f"{value!r} is not a list of strings")
+    return tuple(value)
+
+
+def _write_all(file: RawIOBase, piece: memoryview) -> None:
+    """Unbuffered: the pieces are large, and a copy of each is what the buffer would cost."""
+    while piece:
+        piece = piece[file.write(piece) or 0 :]
 
 
 def _is_reference(text: str) -> bool:

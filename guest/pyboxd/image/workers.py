@@ -7,9 +7,11 @@ A cancelled request must not leave a thread that still writes files: `run_blocki
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
@@ -58,14 +60,27 @@ class Stop:
 async def run_blocking(job: Callable[[Stop], _Result], stop: Stop | None = None) -> _Result:
     """Run `job` in a thread and wait for it. Cancellation sets `stop` and still waits for the end."""
     token = stop or Stop()
-    thread = asyncio.ensure_future(asyncio.to_thread(job, token))
+    ended: Future[_Result] = Future()
+
+    def run() -> None:
+        try:
+            result = job(token)
+        except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
+            ended.set_exception(error)
+        else:
+            ended.set_result(result)
+
+    # Not the loop's own pool: jobs that wait for a slow registry would keep everybody else's from running.
+    threading.Thread(target=run, name="image-job", daemon=True).start()
+    waiting = asyncio.wrap_future(ended)
     try:
-        return await asyncio.shield(thread)
+        return await asyncio.shield(waiting)
     except asyncio.CancelledError:
         token.set()
-        await asyncio.wait([thread])
-        if not thread.cancelled():
-            thread.exception()  # looked at, so that it is not reported as forgotten
+        while not waiting.done():
+            with contextlib.suppress(asyncio.CancelledError):  # a second one must not leave the thread alone either
+                await asyncio.wait([waiting])
+        waiting.exception()  # looked at, so that it is not reported as forgotten
         raise
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import ctypes
 import errno
 from collections.abc import Iterable
-from ctypes import c_int, c_uint32, c_void_p
+from ctypes import c_int, c_uint32, c_ulong, c_void_p
 
 from . import constants as k
 from .libc import function
-from .process import prctl
 
 # linux/capability.h: the position is the number
 NAMES = (
@@ -34,6 +33,7 @@ class _Data(ctypes.Structure):  # struct __user_cap_data_struct, twice for 64 ca
 
 
 _capset = function("capset", c_void_p, c_void_p)
+_drop = function("prctl", c_int, c_ulong)  # as few arguments as it takes: it is called for every capability
 _capget = function("capget", c_void_p, c_void_p)
 
 
@@ -58,7 +58,7 @@ def drop_bounding(keep: int) -> None:
     for number in range(len(NAMES)):
         if not keep & (1 << number):
             try:
-                prctl(k.PR_CAPBSET_DROP, number)
+                _drop(k.PR_CAPBSET_DROP, number)
             except OSError as error:
                 if error.errno != errno.EINVAL:  # an older kernel that does not have this one
                     raise

@@ -132,13 +132,17 @@ def path_of(parent: str, name: str) -> str:
 def create(path: str) -> int:
     """Make a cgroup with every controller there is; a descriptor of its directory. OSError.
 
-    The groups above are made when they are missing, and hand all controllers down.
+    The groups above are made when they are missing, and hand all controllers down. One that is there already
+    was left by a container that nobody keeps any more.
     """
-    parent = os.path.dirname(path)
     try:
         os.mkdir(path)
     except FileNotFoundError:
-        _make_parents(parent)
+        _make_parents(os.path.dirname(path))
+        os.mkdir(path)
+    except FileExistsError:
+        kill(path)
+        remove(path)
         os.mkdir(path)
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -191,11 +195,12 @@ def remove(path: str) -> None:
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
-        _wait_for(path, "populated", False, _REMOVE_TIMEOUT)
         try:
+            _wait_for(path, "populated", False, _REMOVE_TIMEOUT)
             _remove_tree(path)
         except OSError as again:
-            raise SystemFailure(f"cgroup {path} cannot be removed: {again.strerror}") from again
+            if again.errno not in (errno.ENODEV, errno.ENOENT):  # somebody else has removed it
+                raise SystemFailure(f"cgroup {path} cannot be removed: {again.strerror}") from again
 
 
 def _remove_tree(path: str) -> None:
@@ -243,7 +248,7 @@ def holds(path: str, pid: int) -> bool:
 
 
 def _wait_for(path: str, key: str, wanted: bool, timeout: float) -> bool:
-    """Wait until cgroup.events says so; the kernel wakes us when the file changes."""
+    """Wait until cgroup.events says so; the kernel wakes us when the file changes. OSError when it goes away."""
     deadline = time.monotonic() + timeout
     descriptor = os.open(f"{path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -7,7 +7,6 @@ monitor that answers on it, and from then on the engine talks to that monitor al
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -16,7 +15,7 @@ from pyboxd.errors import Conflict, NotFound, SystemFailure, Unavailable
 
 from . import cgroup, codec, helper, spawner, wire
 from .failure import Failure, start_failure
-from .record import lost_exit, read_exit, read_state
+from .record import clear, lost_exit, read_exit, read_state
 from .spec import ContainerSpec, ExecSpec, Exit, HelperResult
 from .wire import Answer, Request
 
@@ -46,7 +45,7 @@ class Runtime:
         return await self._launch(spec.run_dir, Request("exec", process=spec), is_exec=True)
 
     async def _launch(self, run_dir: str, request: Request, is_exec: bool) -> Process:
-        os.makedirs(run_dir, mode=0o700, exist_ok=True)
+        clear(run_dir)
         listener = spawner.listen(run_dir)
         try:
             control = await _Control.open(run_dir)
@@ -200,9 +199,9 @@ class Attachment:
 
     async def frames(self) -> AsyncIterator[tuple[int, bytes]]:
         """(1, bytes) for stdout or the terminal, (2, bytes) for stderr, until the output ends."""
-        async for kind, payload in self._connection.frames():
-            if kind in (wire.STDOUT, wire.STDERR):
-                yield kind, payload
+        while frame := await self._connection.receive():
+            if frame[0] in (wire.STDOUT, wire.STDERR):
+                yield frame
 
     async def write(self, data: bytes) -> None:
         """Feed the input; waits while the process does not read. BrokenPipeError when it has ended."""
@@ -244,18 +243,17 @@ class _Connection:
         self._writer.write(frame)
         await self._writer.drain()
 
-    async def frames(self) -> AsyncIterator[tuple[int, bytes]]:
-        """Frames until EOF; a connection that breaks ends the same way."""
-        while True:
-            while self._pending:
-                yield self._pending.popleft()
+    async def receive(self) -> tuple[int, bytes] | None:
+        """The next frame; None at EOF, and when the connection breaks."""
+        while not self._pending:
             try:
                 data = await self._reader.read(_CHUNK)
             except ConnectionError:
-                return
+                return None
             if not data:
-                return
+                return None
             self._pending.extend(self._unpacker.feed(data))
+        return self._pending.popleft()
 
     async def ask(self, request: Request) -> Answer:
         """Send a request on a connection that nobody else reads. SystemFailure when no answer comes."""
@@ -263,9 +261,9 @@ class _Connection:
             await self.send(wire.pack(wire.REQUEST, codec.dumps(request, sparse=True)))
         except ConnectionError as error:
             raise SystemFailure("the monitor is gone") from error
-        async for kind, payload in self.frames():
-            if kind == wire.ANSWER:
-                return codec.loads(Answer, payload)
+        while frame := await self.receive():
+            if frame[0] == wire.ANSWER:
+                return codec.loads(Answer, frame[1])
         raise SystemFailure("the monitor is gone")
 
     def close(self) -> None:
@@ -301,7 +299,8 @@ class _Control:
 
     async def _read(self) -> None:
         try:
-            async for kind, payload in self._connection.frames():
+            while frame := await self._connection.receive():
+                kind, payload = frame
                 if kind == wire.ANSWER:
                     waiting = self._waiting.popleft()
                     if not waiting.done():

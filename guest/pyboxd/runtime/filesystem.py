@@ -273,6 +273,9 @@ class MakeDirectory(Operation):
     def describe(self) -> str:
         return f"make sure that {self.path} exists"
 
+    def failing(self) -> str:
+        return f'chdir to cwd ("{self.path}") set in config.json failed'
+
     def execute(self, context: Context) -> None:
         os.close(rootpath.target(context.root_fd, self.path, directory=True))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -11,6 +12,14 @@ from pyboxd.errors import NotFound
 from . import cgroup, codec
 from .spec import Exit
 from .wire import EXIT_FILE, STATE_FILE, State
+
+
+def clear(run_dir: str) -> None:
+    """Make a run directory ready for a new process: what an earlier one left there is not about it."""
+    os.makedirs(run_dir, mode=0o700, exist_ok=True)
+    for name in (STATE_FILE, EXIT_FILE):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{run_dir}/{name}")
 
 
 def write_state(run_dir: str, state: State) -> None:

@@ -1,47 +1,40 @@
 """Seccomp profiles: ours (`seccomp_default.json`) and those in Docker's JSON, made into a filter for one container.
 
-Pure but for `program`, which keeps compiled filters: compiling takes libseccomp and time, and almost all
-containers share one filter. What a filter depends on is the profile and the container's capabilities.
+What a filter depends on is the profile and the container's capabilities.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pyboxd import locations
 from pyboxd.errors import InvalidArgument
-from pyboxd.linux.seccomp import ACTIONS, COMPARISONS, Comparison, Filter, Rule, compile_filter
+from pyboxd.linux.seccomp import ACTIONS, COMPARISONS, Comparison, Filter, Rule
+from pyboxd.linux.seccomp_compiler import compile_filter
+
+from .spec import DEFAULT_CAPABILITIES
 
 DEFAULT, UNCONFINED = "default", "unconfined"
+_compiled: dict[tuple[str, frozenset[str]], bytes] = {}
 _DEFAULT_FILE = "seccomp_default.json"
-# the machine as uname says it: Docker's names for it, and what else its kernel runs
-_MACHINES = {"x86_64": (("amd64", "x32", "x86"), ("x86", "x32")), "aarch64": (("arm64", "arm"), ("arm",))}
+# the machine as uname says it: Docker's names for it, and the machines whose programs its kernel runs
+_MACHINES = {
+    "x86_64": (("amd64", "x32", "x86"), ("x86_64", "x86")),
+    "aarch64": (("arm64", "arm"), ("aarch64", "arm")),
+}
 
 
 def program(profile: str, capabilities: frozenset[str]) -> bytes:
-    """The compiled filter for a profile ("default" or Docker's JSON), kept under RUN. InvalidArgument, OSError."""
-    machine = os.uname().machine
-    key = "\0".join([machine, profile, *sorted(capabilities)])
-    folder = f"{locations.RUN}/seccomp"
-    path = f"{folder}/{hashlib.sha256(key.encode()).hexdigest()}"
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        pass
-    compiled = compile_filter(make_filter(profile, capabilities, machine))
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    with contextlib.suppress(OSError):  # kept if it can be; another monitor may do the same at this moment
-        temporary = f"{path}.{os.getpid()}"
-        with open(temporary, "wb") as file:
-            file.write(compiled)
-        os.rename(temporary, path)
-    return compiled
+    """The compiled filter for a profile ("default" or Docker's JSON). InvalidArgument."""
+    found = _compiled.get((profile, capabilities))
+    return found or compile_filter(make_filter(profile, capabilities, os.uname().machine))
+
+
+def prepare() -> None:
+    """Compile what almost all containers use: in a process that forks, all its children have it then."""
+    _compiled[DEFAULT, DEFAULT_CAPABILITIES] = program(DEFAULT, DEFAULT_CAPABILITIES)
 
 
 def make_filter(profile: str, capabilities: frozenset[str], machine: str) -> Filter:
@@ -56,8 +49,12 @@ def make_filter(profile: str, capabilities: frozenset[str], machine: str) -> Fil
         raise InvalidArgument(f"decoding seccomp profile failed: {error!r}") from error
 
 
+def _arches(machine: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return _MACHINES[machine]
+
+
 def _ours(data: Mapping[str, Any], capabilities: frozenset[str], machine: str) -> Filter:
-    names, others = _MACHINES[machine]
+    names, machines = _arches(machine)
     rules = [Rule(tuple(data["allow"]))]
     for entry in data["rules"]:
         if not _applies(entry.get("arches"), entry.get("caps"), (), entry.get("without_caps"), capabilities, names):
@@ -65,7 +62,7 @@ def _ours(data: Mapping[str, Any], capabilities: frozenset[str], machine: str) -
         action, number = ("SCMP_ACT_ERRNO", entry["errno"]) if "errno" in entry else ("SCMP_ACT_ALLOW", 0)
         for comparisons in _our_comparisons(entry):
             rules.append(Rule(tuple(entry["names"]), action, number, comparisons))
-    return Filter("SCMP_ACT_ERRNO", data["errno"], others, tuple(rules))
+    return Filter("SCMP_ACT_ERRNO", data["errno"], machines, tuple(rules))
 
 
 def _our_comparisons(entry: Mapping[str, Any]) -> list[tuple[Comparison, ...]]:
@@ -79,7 +76,7 @@ def _our_comparisons(entry: Mapping[str, Any]) -> list[tuple[Comparison, ...]]:
 
 
 def _dockers(data: Mapping[str, Any], capabilities: frozenset[str], machine: str) -> Filter:
-    names, others = _MACHINES[machine]
+    names, machines = _arches(machine)
     rules = []
     for entry in data.get("syscalls") or []:
         includes, excludes = entry.get("includes") or {}, entry.get("excludes") or {}
@@ -98,8 +95,9 @@ def _dockers(data: Mapping[str, Any], capabilities: frozenset[str], machine: str
         raise ValueError(f"unknown action {default}")
     listed = data.get("architectures")
     if listed is not None:
-        others = tuple(name.removeprefix("SCMP_ARCH_").lower() for name in listed)
-    return Filter(default, _number(data.get("defaultErrnoRet")), others, tuple(rules))
+        known = {name.removeprefix("SCMP_ARCH_").lower() for name in listed}
+        machines = tuple(name for name in machines if name in known or name == machine)
+    return Filter(default, _number(data.get("defaultErrnoRet")), machines, tuple(rules))
 
 
 def _docker_rule(entry: Mapping[str, Any]) -> Rule:

@@ -26,12 +26,13 @@ from pyboxd.boot import devices
 from pyboxd.boot.configuration import Configuration, Moment, TlsIdentity
 from pyboxd.boot.control import MANIFEST, ControlClient
 from pyboxd.boot.data import mount_data_disk, unmount_data_disk
+from pyboxd.boot.filesystems import unmount_below
 from pyboxd.boot.start import mark_phase
 from pyboxd.boot.system import System, wait_until_settled
 from pyboxd.database import Database
 from pyboxd.errors import PyboxdError
 from pyboxd.image.distribution import RegistrySettings
-from pyboxd.image.layerstore import LayerStore
+from pyboxd.image.layerstore import MOUNTS, LayerStore
 from pyboxd.image.room import ImageRoom
 from pyboxd.network.networks import Networks
 from pyboxd.runtime.client import Runtime
@@ -160,6 +161,7 @@ class Engine:
             if self._database is not None:
                 self._database.close()
             if self._configuration.data_disk:
+                unmount_below(MOUNTS)  # the layers, whose files are on that disk
                 await asyncio.to_thread(unmount_data_disk)
         except (PyboxdError, OSError):
             log.exception("the machine could not be stopped properly")

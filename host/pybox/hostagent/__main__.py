@@ -17,7 +17,7 @@ from pybox import log as logs
 from pybox.errors import MachineError, PyboxError
 from pybox.hostagent.agent import HostAgent
 from pybox.hostagent.local import serve
-from pybox.machine.files import MachineFiles, StartRequest, locked
+from pybox.machine.files import InUse, MachineFiles, StartRequest, locked
 from pybox.machine.orphans import end_orphan
 from pybox.machine.reports import Failed, encode_report
 from pybox.paths import Paths
@@ -37,6 +37,9 @@ def main(arguments: list[str]) -> int:
             files.paths.make_socket_dir(machine)
             end_orphan(files)
             failure = asyncio.run(_serve(files, StartRequest.read(files)))
+    except InUse:
+        # Another start was faster. The one that waits for this process finds that machine when it hears nothing.
+        return 1
     except MachineError as error:
         _say(encode_report(Failed(error)))
         return 1

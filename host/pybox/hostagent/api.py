@@ -109,40 +109,54 @@ class ApiServer:
             writer.close()  # after what is still on its way to the client
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        engine = await self._engine.take()
-        up = asyncio.create_task(_upwards(reader, writer, engine))
-        down = asyncio.create_task(_downwards(engine, writer))
+        connection = _Connection(reader, writer, await self._engine.take())
         try:
-            # The one that fails, or finds its end gone, ends both; an end of data in one direction is no end.
-            await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
-            for task in (up, down):
-                if task.done():
-                    task.result()
+            await connection.carry()
         finally:
-            for task in (up, down):
+            connection.engine.abort()
+
+
+class _Connection:
+    """One client and its connection to the engine. The two directions end one by one."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, engine: TlsStream) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.engine = engine
+        self._output_ended = False
+
+    async def carry(self) -> None:
+        """Carry bytes both ways until one side is gone. Raises OSError when a side was cut."""
+        tasks = (asyncio.create_task(self._upwards()), asyncio.create_task(self._downwards()))
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(up, down, return_exceptions=True)
-            engine.abort()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _upwards(self) -> None:
+        """Carry what the client sends; return when the client is gone."""
+        while data := await self._reader.read(CHUNK):
+            await self.engine.write(data)
+        if self._gone():
+            return
+        self.engine.write_eof()
+        while not self._gone():
+            await asyncio.sleep(_WATCH)
 
-async def _upwards(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, engine: TlsStream) -> None:
-    """Carry what the client sends; return when the client is gone."""
-    while data := await reader.read(CHUNK):
-        await engine.write(data)
-    if hung_up(writer):
-        return
-    engine.write_eof()
-    while not hung_up(writer):
-        await asyncio.sleep(_WATCH)
+    def _gone(self) -> bool:
+        # Once the client has heard the end of the output, there is nothing left to miss it for: the engine ends it.
+        return not self._output_ended and hung_up(self._writer)
 
-
-async def _downwards(engine: TlsStream, writer: asyncio.StreamWriter) -> None:
-    """Carry what the engine sends; return when the engine has closed the connection."""
-    while data := await engine.read():
-        writer.write(data)
-        await writer.drain()
-    if writer.can_write_eof():
-        writer.write_eof()
-    await engine.wait_closed()
-    with suppress(ConnectionError):
-        await writer.drain()
+    async def _downwards(self) -> None:
+        """Carry what the engine sends; return when the engine has closed the connection."""
+        while data := await self.engine.read():
+            self._writer.write(data)
+            await self._writer.drain()
+        self._output_ended = True
+        if self._writer.can_write_eof():
+            self._writer.write_eof()
+        await self.engine.wait_closed()

@@ -93,7 +93,7 @@ class Control:
                 # nothing new to one that has it.
                 self._send(Resync(self._token))
             case Request():
-                task = asyncio.get_running_loop().create_task(self._serve(message))
+                task = asyncio.get_running_loop().create_task(self._serve(message, self._life))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             case Answer(number, result):
@@ -109,8 +109,7 @@ class Control:
                 else:
                     handler(params)
 
-    async def _serve(self, request: Request) -> None:
-        life = self._life
+    async def _serve(self, request: Request, life: int) -> None:
         answer = await self._answer(request)
         if life == self._life:  # otherwise nobody remembers the question
             self._send(answer)

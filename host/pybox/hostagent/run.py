@@ -238,6 +238,8 @@ class MachineRun:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._ports is not None:
+            self._ports.close()
         await self._plan.shares.stop()
         if self._vm is not None:
             await self._vm.end(self._monitor)

@@ -7,9 +7,12 @@ close_notify, and the connection below stays open until both sides have sent the
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from contextlib import suppress
 from pathlib import Path
+
+from pybox import hostos
 
 CHUNK = 256 * 1024
 _HANDSHAKE_TIMEOUT = 20.0  # seconds; an emulated guest under load takes one
@@ -96,7 +99,10 @@ class TlsStream:
             self._writer.close()
 
     def abort(self) -> None:
-        """Cut the connection: the engine sees that this client is gone."""
+        """Cut the connection: the engine sees that this client is gone, even one that has ended its input."""
+        if not self._writer.is_closing():
+            connection = self._writer.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, hostos.current().reset_on_close)
         self._writer.transport.abort()
 
     async def _shake_hands(self) -> None:

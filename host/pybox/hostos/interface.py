@@ -38,6 +38,7 @@ class HostSystem(Protocol):
     passes_sockets: bool  # a child can be given an open unix socket
     removes_open_files: bool
     reuses_addresses: bool  # SO_REUSEADDR is about connections of the past, and takes nothing from a live listener
+    reset_on_close: bytes  # the value of SO_LINGER that makes `close` a reset
     detachment: Detachment
 
     def accelerator_problem(self, accelerator: Accelerator) -> str:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 import socket
+import struct
 from contextlib import suppress
 from io import RawIOBase
 from pathlib import Path
@@ -22,6 +23,7 @@ class Posix:
     passes_sockets = True
     removes_open_files = True
     reuses_addresses = True
+    reset_on_close = struct.pack("ii", 1, 0)
     detachment = Detachment(new_session=True, creation_flags=0)
 
     def total_memory_mib(self) -> int:

@@ -7,6 +7,7 @@ import getpass
 import importlib
 import os
 import ssl
+import struct
 from collections.abc import Sequence
 from ctypes import wintypes
 from io import RawIOBase
@@ -71,6 +72,7 @@ class Windows:
     passes_sockets = False
     removes_open_files = False
     reuses_addresses = False
+    reset_on_close = struct.pack("HH", 1, 0)
     detachment = Detachment(new_session=False, creation_flags=_DETACHED | _NEW_GROUP)
 
     def __init__(self) -> None:

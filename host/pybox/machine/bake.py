@@ -58,7 +58,13 @@ def boot_for_bake(settings: Settings, arch: Arch) -> Callable[[BakeRequest], Non
         book = VerdictBook(settings.paths.accelerators_file)
         for candidate in choose(host, qemu, arch, native_arch(), settings.accelerator, book):
             log.info("bake with %s", candidate)
-            problem = _boot_with(candidate, qemu.program, arch, request)
+            try:
+                problem = _boot_with(candidate, qemu.program, arch, request)
+            except MachineError as error:
+                if candidate.proved:
+                    raise
+                log.warning("no bake with %s: %s", candidate.accelerator, error)
+                continue
             book.remember(qemu, arch, Verdict(candidate.accelerator, not problem, problem))
             if not problem:
                 return

@@ -69,7 +69,8 @@ def _create(qemu: Qemu, path: Path, size: int) -> None:
 
 
 def _tool(qemu: Qemu, failure: str, *arguments: str | Path) -> None:
+    tool = qemu.disk_tool()
     try:
-        process.run([qemu.disk_tool(), *arguments], timeout=120)
+        process.run([tool, *arguments], timeout=120)
     except PyboxError as error:
         raise MachineError(failure, f"{error.brief}\n{error.details}".strip(), error.resolution) from None

@@ -168,18 +168,23 @@ def _record(value: Mapping[str, Any] | None) -> ProcessRecord | None:
     return None if value is None else ProcessRecord(int(value["pid"]), ProcessIdentity(**value["identity"]))
 
 
+class InUse(MachineError):
+    """Another process holds the machine."""
+
+
 @contextmanager
-def locked(files: MachineFiles) -> Iterator[None]:
+def locked(files: MachineFiles, patience: float = _LOCK_PATIENCE) -> Iterator[None]:
     """Hold the machine: only the holder may run it, change its disk, or delete it.
 
-    The lock ends with this process, however it ends. Raises MachineError when somebody else holds it.
+    The lock ends with this process, however it ends. Raises InUse when somebody else holds it for
+    `patience` seconds.
     """
     files.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with files.lock.open("a+b") as stream:
-        deadline = time.monotonic() + _LOCK_PATIENCE
+        deadline = time.monotonic() + patience
         while not hostos.current().try_lock(stream):
             if time.monotonic() > deadline:
-                raise MachineError(
+                raise InUse(
                     f"the machine {files.name} is in use",
                     "Another process of pybox holds its lock.",
                     f"Wait, or stop it: pybox stop --machine {files.name}.",

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from pybox.model import MachineState, Phase, PhaseCallback
 from pybox.settings import Settings
 
 DEFAULT_STOP_TIMEOUT = 10.0  # seconds for containers to end, as Docker gives them
+_DELETE_PATIENCE = 0.2  # seconds
 _TAIL = 20  # lines of a log in an error
 _AGENT_PATIENCE = 5.0  # seconds between a hostagent's taking the lock and its answering
 _LOCK_PATIENCE = 10.0  # seconds between a hostagent's last word and its end
@@ -138,7 +140,7 @@ def delete(settings: Settings, machine: str) -> bool:
     files = MachineFiles(settings.paths, machine)
     if not files.exists():
         return False
-    with locked(files):
+    with locked(files, patience=_DELETE_PATIENCE):
         end_orphan(files)
         for path in files.folder.iterdir():
             if path.is_dir():
@@ -260,9 +262,9 @@ def _follow(files: MachineFiles, lines: Iterator[bytes], progress: PhaseCallback
 def _write_initrd(files: MachineFiles, image: GuestImage, guest_code: bytes) -> None:
     """Put the guest code behind the image's initrd. The kernel takes archives one after the other, at multiples of 4."""
     data = image.initrd.read_bytes()
-    unfinished = files.initrd.with_suffix(f".{os.getpid()}")
-    unfinished.write_bytes(data + bytes(-len(data) % 4) + guest_code)
-    unfinished.replace(files.initrd)
+    with tempfile.NamedTemporaryFile(prefix="initrd.", dir=files.folder, delete=False) as unfinished:
+        unfinished.write(data + bytes(-len(data) % 4) + guest_code)
+    Path(unfinished.name).replace(files.initrd)
 
 
 def _environment() -> Mapping[str, str]:

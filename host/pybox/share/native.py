@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
-from errno import EOPNOTSUPP
+from errno import EEXIST, EOPNOTSUPP
+from pathlib import Path
 from typing import Any
 
 BINARY = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NOCTTY", 0)
@@ -55,7 +57,16 @@ def change_mode(directory: int, name: bytes, mode: int) -> None:
         _with_descriptor(directory, name, os.O_RDONLY | OPEN_FILE, lambda fd: os.fchmod(fd, mode))
         return
     # A descriptor of the thing itself, whatever it is; the magic link leads to it and to nothing else.
-    _with_descriptor(directory, name, _PATH | BINARY, lambda fd: os.chmod(f"/proc/self/fd/{fd}", mode))
+    _with_descriptor(directory, name, _PATH | BINARY, lambda fd: Path(f"/proc/self/fd/{fd}").chmod(mode))
+
+
+def set_times(target: int | bytes, directory: int, times: tuple[int, int] | None) -> None:
+    """Set access and modification time, in ns or both to now, of a descriptor or a name in a directory. OSError."""
+    where: dict[str, Any] = {} if isinstance(target, int) else {"dir_fd": directory, "follow_symlinks": False}
+    if times is None:
+        os.utime(target, **where)
+    else:
+        os.utime(target, ns=times, **where)
 
 
 def _with_descriptor(directory: int, name: bytes, flags: int, action: Callable[[int], None]) -> None:
@@ -105,3 +116,27 @@ def allocate(descriptor: int, offset: int, length: int) -> None:
     if not hasattr(os, "posix_fallocate"):
         raise OSError(EOPNOTSUPP, os.strerror(EOPNOTSUPP))
     os.posix_fallocate(descriptor, offset, length)
+
+
+def sync_directory(directory: int) -> None:
+    """fsync(2) of an open directory. Raises OSError."""
+    readable = os.open(b".", LIST_DIRECTORY, dir_fd=directory)
+    try:
+        os.fsync(readable)
+    finally:
+        os.close(readable)
+
+
+def rename_no_replace(directory: int, name: bytes, new_directory: int, new_name: bytes) -> None:
+    """Rename only to a name that is free: exactly so for files, as well as can be for directories. Raises OSError."""
+    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    if not stat.S_ISDIR(status.st_mode):
+        os.link(name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory, follow_symlinks=False)
+        os.unlink(name, dir_fd=directory)
+        return
+    try:
+        os.stat(new_name, dir_fd=new_directory, follow_symlinks=False)
+    except FileNotFoundError:
+        os.rename(name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory)
+        return
+    raise OSError(EEXIST, os.strerror(EEXIST))

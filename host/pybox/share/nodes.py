@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from errno import EACCES, EBADF, EISDIR, ENOENT, EPERM, EROFS, ESTALE, ETXTBSY
+from pathlib import Path
 from typing import TypeAlias
 
 from pybox.model import Share
@@ -147,8 +148,12 @@ class NodeTable:
     def pin(self, node: Node) -> None:
         """Keep the content of a file whose last known name is about to go, until the kernel forgets it."""
         if node.is_file and node.pinned < 0 and len(node.places) < 2:
+            opened = self._files.get(node.id)
             with suppress(OSError):
-                node.pinned = os.dup(self.file(node))
+                if opened is not None and opened.access == os.O_RDWR:
+                    node.pinned = os.dup(opened.descriptor)
+                else:
+                    node.pinned, _ = self._open_file(node, (os.O_RDWR, os.O_RDONLY, os.O_WRONLY))
 
     def _put(self, place: Place, node: Node) -> None:
         before = self._places.get(place)
@@ -156,6 +161,9 @@ class NodeTable:
             return
         if before is not None:
             before.places.remove(place)
+        for old in [old for old in node.places if old[0] not in self._nodes]:
+            del self._places[old]
+            node.places.remove(old)
         self._places[place] = node
         node.places.append(place)
 
@@ -184,17 +192,12 @@ class NodeTable:
             failure = ESTALE
         raise error(failure)
 
-    def status(self, node: Node) -> os.stat_result:
-        """A node's attributes. Raises OSError."""
+    def open_status(self, node: Node) -> os.stat_result | None:
+        """The attributes of a file that is open here, whatever became of its names; None when it is not."""
+        opened = self._files.get(node.id)
         if node.pinned >= 0:
             return os.fstat(node.pinned)
-        try:
-            return self.locate(node)[2]
-        except OSError:
-            opened = self._files.get(node.id)
-            if opened is None:
-                raise
-            return os.fstat(opened.descriptor)  # its name went on the host; who has it open goes on with it
+        return None if opened is None else os.fstat(opened.descriptor)
 
     def directory(self, node: Node) -> int:
         """The descriptor of a directory, to reach what is in it; it stays the table's. Raises OSError."""
@@ -212,7 +215,7 @@ class NodeTable:
 
     def refresh_share(self, node: Node) -> None:
         """Open a share's folder again when another one has its path now. Raises OSError."""
-        status = os.stat(self.shares[node.share].host_path)
+        status = Path(self.shares[node.share].host_path).stat()
         descriptor = self._directories.get(node.id)
         if descriptor is not None and not os.path.samestat(os.fstat(descriptor), status):
             self._close_directory(node.id)
@@ -255,7 +258,7 @@ class NodeTable:
             self._files.move_to_end(node.id)
             opened.used = time.monotonic()
             return opened.descriptor
-        descriptor, access = self._open_file(node, (os.O_RDWR, os.O_WRONLY) if write else (os.O_RDONLY, os.O_RDWR))
+        descriptor, access = self._open_file(node, (os.O_RDWR, os.O_WRONLY) if write else (os.O_RDONLY,))
         self.keep_file(node, descriptor, access)
         return descriptor
 

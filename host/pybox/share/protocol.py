@@ -25,6 +25,7 @@ ROOT_ID = 1  # the node that the kernel knows without asking
 # What the relay sends before the first request of every connection: a stream that begins in the middle of a message
 # is skipped up to here. It cannot be a request, which would be 0xFFFFFFFF bytes long.
 MARKER = b"\xff\xff\xff\xffpybox: requests begin here\n\xff"
+MARKER_LENGTH = 0xFFFF_FFFF  # what its first four bytes say
 
 
 class Opcode(IntEnum):
@@ -87,19 +88,10 @@ DO_READDIRPLUS = 1 << 13
 NO_OPEN_SUPPORT = 1 << 17
 PARALLEL_DIROPS = 1 << 18
 MAX_PAGES_FLAG = 1 << 22
-NO_OPENDIR_SUPPORT = 1 << 24
 # Locks are not among them and so stay in the guest's kernel; without WRITEBACK_CACHE a write is at the host when it
-# returns; without READDIRPLUS_AUTO every listing brings the attributes.
-WANTED = (
-    ASYNC_READ
-    | BIG_WRITES
-    | AUTO_INVAL_DATA
-    | DO_READDIRPLUS
-    | NO_OPEN_SUPPORT
-    | PARALLEL_DIROPS
-    | MAX_PAGES_FLAG
-    | NO_OPENDIR_SUPPORT
-)
+# returns; without READDIRPLUS_AUTO every listing brings the attributes. NO_OPENDIR_SUPPORT is left out: with it the
+# kernel lists from its cache and then asks for the attributes of each name.
+WANTED = ASYNC_READ | BIG_WRITES | AUTO_INVAL_DATA | DO_READDIRPLUS | NO_OPEN_SUPPORT | PARALLEL_DIROPS | MAX_PAGES_FLAG
 
 # `valid` of SETATTR.
 SET_MODE = 1 << 0
@@ -201,11 +193,6 @@ def names(body: memoryview, start: int, count: int) -> list[bytes]:
     if len(found) <= count:
         raise ProtocolError("a name without its end")
     return found[:count]
-
-
-def reply(unique: int, answer: bytes) -> bytes:
-    """A whole message that answers a request."""
-    return OUT_HEADER.pack(OUT_HEADER.size + len(answer), 0, unique) + answer
 
 
 def failure(unique: int, errno: int) -> bytes:

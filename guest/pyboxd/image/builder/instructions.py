@@ -200,7 +200,9 @@ def _from(raw: RawInstruction, flags: _Flags, _escape: str) -> Instruction:
     if len(words) == 3 and words[1].lower() == "as":
         stage = words[2].lower()
         if not _STAGE_NAME.match(stage):
-            raise fail(raw.line, f'invalid name for build stage: "{words[2]}", name can\'t start with a number or contain symbols')
+            raise fail(
+                raw.line, f'invalid name for build stage: "{words[2]}", name can\'t start with a number or contain symbols'
+            )
     elif len(words) == 1:
         stage = ""
     else:

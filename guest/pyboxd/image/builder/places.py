@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 
 from pyboxd.linux import constants as k
+from pyboxd.linux import mount as mounts
 from pyboxd.linux.mount import Option, make_filesystem, openat2
 
 Owner = tuple[int, int]
@@ -56,6 +57,21 @@ class Root:
             return os.fstat(descriptor)
         finally:
             os.close(descriptor)
+
+    def read_link(self, folder: str, name: str) -> str | None:
+        """The text of the link `name` in `folder`; None if there is none."""
+        try:
+            directory = self.open(folder, os.O_PATH | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            return os.readlink(name, dir_fd=directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EINVAL):
+                raise
+            return None
+        finally:
+            os.close(directory)
 
     def read_file(self, path: str, limit: int) -> bytes:
         """At most `limit` bytes of a regular file; nothing if it is not there or is something else."""
@@ -166,3 +182,16 @@ def _overlay(options: list[Option]) -> Root:
     except BaseException:
         os.close(mount)
         raise
+
+
+def attach(root: Root, place: str) -> None:
+    """Make the root visible at the directory `place`, until that is unmounted."""
+    copy = mounts.clone_tree("", root.fd)
+    try:
+        target = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            mounts.attach(copy, target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(copy)

@@ -26,7 +26,7 @@ class CopyRules:
 
     owner: Owner | None = None  # None keeps the original's
     mode: ModeChange | None = None  # None keeps the original's
-    excluded: Callable[[str], bool] = lambda _: False  # by path relative to the source's root
+    excluded: Callable[[str], bool] = lambda _: False  # by path relative to the copied directory
 
 
 class TreeCopier:
@@ -39,20 +39,20 @@ class TreeCopier:
         self._stop = stop
         self._linked: dict[tuple[int, int], tuple[str, str]] = {}  # inode -> (directory, name) of its first copy
 
-    def file(self, parent: int, name: str, path: str, folder: str, base: str) -> None:
-        """Copy the entry `name` of the open directory `parent` to `folder`/`base`; `folder` is made.
-
-        `path` is the entry's path in the source, for the excluded ones.
-        """
-        if self._rules.excluded(path):
-            return
+    def file(self, source: int, folder: str, base: str) -> None:
+        """Copy an open regular file to `folder`/`base`; `folder` is made."""
+        self._stop.check()
         into = self._target.make_directories(folder, self._rules.owner or (0, 0))
         try:
-            self._entry(parent, name, path, into, folder, base)
+            status = os.fstat(source)
+            if not self._link(status, into, base):
+                self._clear(into, base, folder)
+                self._content(source, into, base)
+                self._remember(status, folder, base)
         finally:
             os.close(into)
 
-    def contents(self, source: int, path: str, folder: str, *, take_over: bool) -> None:
+    def contents(self, source: int, folder: str, *, take_over: bool) -> None:
         """Copy what is in the open directory `source` into `folder`.
 
         With `take_over` a directory that has to be made gets mode, owner and times of the source.
@@ -62,7 +62,7 @@ class TreeCopier:
             raise InvalidArgument(f"cannot copy to non-directory: {folder}")
         into = self._target.make_directories(folder, self._rules.owner or (0, 0))
         try:
-            self._children(source, path, into, folder)
+            self._children(source, "", into, folder)
             if take_over and existed is None:
                 self._finish(source, into, os.fstat(source))
         finally:
@@ -87,11 +87,10 @@ class TreeCopier:
                 self._clear(into, base, folder)
                 self._regular(parent, name, into, base)
                 self._remember(status, folder, base)
-        elif not stat.S_ISSOCK(mode) and not (stat.S_ISCHR(mode) and status.st_rdev == 0):
-            if not self._link(status, into, base):
-                self._clear(into, base, folder)
-                self._special(parent, name, status, into, base)
-                self._remember(status, folder, base)
+        elif not _left_out(status) and not self._link(status, into, base):
+            self._clear(into, base, folder)
+            self._special(parent, name, status, into, base)
+            self._remember(status, folder, base)
 
     def _directory(self, parent: int, name: str, path: str, into: int, folder: str, base: str) -> None:
         source = os.open(name, _DIRECTORY, dir_fd=parent)
@@ -150,14 +149,17 @@ class TreeCopier:
     def _regular(self, parent: int, name: str, into: int, base: str) -> None:
         source = os.open(name, _READ, dir_fd=parent)
         try:
-            target = os.open(base, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=into)
-            try:
-                copy_content(source, target, self._stop)
-                self._finish(source, target, os.fstat(source))
-            finally:
-                os.close(target)
+            self._content(source, into, base)
         finally:
             os.close(source)
+
+    def _content(self, source: int, into: int, base: str) -> None:
+        target = os.open(base, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=into)
+        try:
+            copy_content(source, target, self._stop)
+            self._finish(source, target, os.fstat(source))
+        finally:
+            os.close(target)
 
     def _special(self, parent: int, name: str, status: os.stat_result, into: int, base: str) -> None:
         if stat.S_ISLNK(status.st_mode):
@@ -182,6 +184,11 @@ class TreeCopier:
         if self._rules.mode is None:
             return mode
         return self._rules.mode.apply(mode, directory=stat.S_ISDIR(status.st_mode))
+
+
+def _left_out(status: os.stat_result) -> bool:
+    """Sockets, and the device that overlayfs writes for what was removed."""
+    return stat.S_ISSOCK(status.st_mode) or (stat.S_ISCHR(status.st_mode) and status.st_rdev == 0)
 
 
 def copy_content(source: int, target: int, stop: Stop) -> None:

@@ -25,6 +25,11 @@ def expand_words(text: str, env: Mapping[str, str], escape: str = "\\") -> list[
     return _Lexer(text, env, escape).run()[1]
 
 
+def expand_text(text: str, env: Mapping[str, str], escape: str = "\\") -> str:
+    """Variables in a here-document: quotes are ordinary, an escape counts only before `$` and itself."""
+    return _Lexer(text, env, escape).run_text()
+
+
 def unquoted_words(text: str, escape: str = "\\") -> list[str]:
     """Words of `text` as they stand, quotes and variables kept: splitting alone."""
     words: list[str] = []
@@ -93,6 +98,18 @@ class _Lexer:
         result = self._until("", self._words)
         self._words.end()
         return result, self._words.words
+
+    def run_text(self) -> str:
+        result = ""
+        while character := self._peek():
+            if character == "$":
+                result += self._dollar()
+                continue
+            self._position += 1
+            if character == self._escape and self._peek() in ("$", self._escape):
+                character = self._next()
+            result += character
+        return result
 
     def _peek(self) -> str:
         return self._text[self._position : self._position + 1]

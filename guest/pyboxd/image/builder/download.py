@@ -1,0 +1,81 @@
+"""ADD from an address: fetched into a file of the build, size and digest checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import re
+from collections.abc import Mapping
+from typing import IO, Any
+
+from pyboxd.errors import InvalidArgument, NotImplementedHere
+from pyboxd.image.builder.copystep import Extra
+from pyboxd.image.workers import Stop, run_blocking
+
+TIMEOUT = 60.0  # seconds without a byte
+_PIECE = 256 * 1024
+_CHECKSUM = re.compile(r"(sha256|sha384|sha512):([0-9a-f]+)\Z")
+
+
+def is_remote(source: str) -> bool:
+    """Whether a source of ADD is an address and no path."""
+    return source.startswith(("http://", "https://", "git@", "git://", "ssh://"))
+
+
+async def fetch(address: str, target: str, folder: str, proxies: Mapping[str, str], checksum: str) -> Extra:
+    """Download into `folder`. The name is the address's last part, or `target`'s when that names a file."""
+    if not address.startswith(("http://", "https://")) or re.search(r"\.git(#|$)", address):
+        raise NotImplementedHere(f"ADD of a git repository is not supported: {address}")
+    if checksum and not _CHECKSUM.match(checksum):
+        raise InvalidArgument(f"invalid checksum: {checksum}")
+    from urllib.parse import unquote, urlsplit  # seldom needed
+
+    name = posixpath.basename(unquote(urlsplit(address).path))
+    if target.endswith("/") and name in ("", ".", ".."):
+        raise InvalidArgument(f"cannot determine filename for source {address}")
+    path = f"{folder}/file"
+    try:
+        await run_blocking(lambda stop: _download(address, path, proxies, checksum, stop))
+    except (OSError, ValueError) as error:  # urllib's own errors are OSErrors
+        raise InvalidArgument(f"failed to download {address}: {error}") from error
+    return Extra(name or "file", path, downloaded=True)
+
+
+def _download(address: str, path: str, proxies: Mapping[str, str], checksum: str, stop: Stop) -> None:
+    import urllib.request
+
+    chosen = {
+        scheme: proxies.get(f"{scheme}_proxy") or proxies.get(f"{scheme.upper()}_PROXY") for scheme in ("http", "https")
+    }
+    handlers = []
+    if any(chosen.values()):
+        handlers.append(urllib.request.ProxyHandler({scheme: url for scheme, url in chosen.items() if url}))
+    opener = urllib.request.build_opener(*handlers)
+    digest = hashlib.new(checksum.partition(":")[0] or "sha256")
+    with opener.open(address, timeout=TIMEOUT) as answer, open(path, "wb") as file:
+        stop.on_stop(answer.close)
+        _receive(answer, file, digest, stop)
+        modified = answer.headers.get("Last-Modified")
+    found = f"{checksum.partition(':')[0]}:{digest.hexdigest()}"
+    if checksum and found != checksum:
+        raise InvalidArgument(f"digest mismatch {found}: {checksum}")
+    os.chmod(path, 0o600)
+    moment = _moment(modified)
+    os.utime(path, (moment, moment))
+
+
+def _receive(answer: IO[bytes], file: IO[bytes], digest: Any, stop: Stop) -> None:
+    while data := answer.read(_PIECE):
+        stop.check()
+        digest.update(data)
+        file.write(data)
+
+
+def _moment(modified: str | None) -> float:
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return parsedate_to_datetime(modified).timestamp() if modified else 0.0
+    except (ValueError, OverflowError):
+        return 0.0

@@ -1,0 +1,80 @@
+"""The mounts of one RUN: made before it, taken away behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+from collections.abc import AsyncIterator, Sequence
+
+from pyboxd.errors import InvalidArgument
+from pyboxd.image.builder.doors import StepMount
+from pyboxd.image.builder.places import Root, attach, open_layers, open_plain, writable
+from pyboxd.image.builder.runstep import SCRIPTS, CommandLine, MountOption, cache_folder
+from pyboxd.image.builder.session import Session
+from pyboxd.image.builder.stages import Stage
+from pyboxd.linux import constants as k
+from pyboxd.linux.mount import umount2
+
+_locks: dict[str, asyncio.Lock] = {}  # of caches that one RUN at a time may use
+
+
+@contextlib.asynccontextmanager
+async def step_mounts(
+    session: Session, stage: Stage, options: Sequence[MountOption], line: CommandLine
+) -> AsyncIterator[tuple[StepMount, ...]]:
+    """The mounts while the block runs. InvalidArgument, OSError."""
+    async with contextlib.AsyncExitStack() as stack:
+        mounts = [await _mount(session, stage, option, stack) for option in options]
+        if line.script:
+            path = f"{session.new_folder('script')}/{line.script_name}"
+            with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(line.script)
+            os.chmod(path, 0o755)
+            mounts.append(StepMount("bind", path, f"{SCRIPTS}/{line.script_name}", readonly=True))
+        yield tuple(mounts)
+
+
+async def _mount(session: Session, stage: Stage, option: MountOption, stack: contextlib.AsyncExitStack) -> StepMount:
+    if option.kind == "tmpfs":
+        return StepMount("tmpfs", "", option.target, size=option.size)
+    if option.kind == "cache":
+        if option.source_from:
+            raise InvalidArgument("RUN --mount=type=cache with from= is not supported")
+        folder = cache_folder(session.cache_mounts, option)
+        if option.sharing != "shared":
+            await stack.enter_async_context(_locks.setdefault(folder, asyncio.Lock()))
+        return StepMount("bind", folder, option.target, readonly=option.readonly)
+    lower: tuple[str, ...] = (session.context,)
+    if option.source_from:
+        lower = await session.lower(await session.source_image(option.source_from, stage))
+    place = session.new_folder("mount")
+    root = stack.enter_context(_view(session, lower, readonly=option.readonly))
+    attach(root, place)
+    stack.callback(umount2, place, k.MNT_DETACH)
+    return StepMount("bind", _inside(place, option.source), option.target, readonly=option.readonly)
+
+
+def _view(session: Session, lower: tuple[str, ...], *, readonly: bool) -> contextlib.AbstractContextManager[Root]:
+    """The layers as a root that can be attached; writes are thrown away."""
+    if readonly:
+        return open_layers(lower, session.empty)
+    step = session.new_step()
+    return writable(lower, step.upper, step.work, session.empty)
+
+
+def _inside(place: str, source: str) -> str:
+    """The real path of `source` below the mount `place`; links are followed inside it."""
+    with open_plain(place) as root:
+        try:
+            descriptor = root.open(source)
+        except OSError as error:
+            raise InvalidArgument(f"failed to mount {source or '/'}: {error.strerror}") from error
+        try:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+                raise InvalidArgument(f"failed to mount {source}: it is neither a file nor a directory")
+            return os.readlink(f"/proc/self/fd/{descriptor}")
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,229 @@
+"""A program that behaves like QEMU with a pybox guest in it, as far as the hostagent can see. No guest runs.
+
+QMP and the control channel are real sockets, the engine is a real TLS server that answers a few paths:
+
+    /_ping            OK
+    /configuration    the last `configure`, as JSON
+    /publish/PORT     asks the hostagent to publish PORT, and answers with what it said
+    /engine-restart   the engine begins anew
+    /crash            QEMU dies
+    /power-off        the guest powers off by itself
+
+Behaviour under an accelerator is in the environment: FAKE_QEMU_KVM=ok|hang|crash|fail.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import signal
+import socket
+import ssl
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+VERSION = "QEMU emulator version 7.2.99 (fake)"
+
+
+class FakeQemu:
+    def __init__(self, arguments: list[str]) -> None:
+        text = " ".join(arguments)
+        self.accelerator = arguments[arguments.index("-accel") + 1].split(",")[0]
+        self.listeners = {
+            name: socket.socket(fileno=int(number)) for name, number in re.findall(r"socket,id=(\w+),fd=(\d+)", text)
+        }
+        self.console = Path(re.findall(r"file,id=console,path=(\S+)", text)[0])
+        self.forwards: dict[int, socket.socket] = {}
+        self.configuration: dict[str, Any] = {}
+        self.control: socket.socket | None = None
+        self.answers: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.token = 0
+        self.alive = True
+
+    def run(self) -> int:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        behaviour = os.environ.get("FAKE_QEMU_KVM", "ok") if self.accelerator == "kvm" else "ok"
+        if behaviour == "crash":
+            os.abort()
+        if behaviour == "fail":
+            print("fake: could not access KVM kernel module", file=sys.stderr)
+            return 1
+        self.console.write_text("" if behaviour == "hang" else "fake: the kernel boots\n")
+        if "monitor" not in self.listeners:
+            return self.bake(behaviour == "hang")
+        threading.Thread(target=self.serve_control, args=(behaviour == "ok",), daemon=True).start()
+        return self.serve_monitor()
+
+    def bake(self, hangs: bool) -> int:
+        """Be the one boot of an image build: it ends by itself, or never."""
+        if hangs or os.environ.get("FAKE_QEMU_BAKE") == "slow":
+            time.sleep(600)
+        with self.console.open("a") as console:
+            console.write("fake: baked\n")
+        return 0
+
+    # -- QMP ----------------------------------------------------------------------------------------
+
+    def serve_monitor(self) -> int:
+        while True:
+            connection, _ = self.listeners["monitor"].accept()
+            version = {"qemu": {"major": 7, "minor": 2, "micro": 99}, "package": ""}
+            self.say(connection, QMP={"version": version, "capabilities": []})
+            for command in self.commands(connection):
+                identity = {"id": command["id"]} if "id" in command else {}
+                if command["execute"] == "quit":
+                    self.say(connection, **{"return": {}}, **identity)
+                    return 0
+                self.say(connection, **{"return": self.execute(command)}, **identity)
+
+    @staticmethod
+    def commands(connection: socket.socket) -> Iterator[dict[str, Any]]:
+        """Yield what the client sends: objects one after the other, not always with a line's end between them."""
+        text = ""
+        while data := connection.recv(65536):
+            text = (text + data.decode()).lstrip()
+            while text:
+                try:
+                    command, length = json.JSONDecoder().raw_decode(text)
+                except ValueError:
+                    break
+                text = text[length:].lstrip()
+                yield command
+
+    @staticmethod
+    def say(connection: socket.socket, **message: object) -> None:
+        connection.sendall(json.dumps(message).encode() + b"\n")
+
+    def execute(self, command: dict[str, Any]) -> object:
+        if command["execute"] == "query-blockstats":
+            return [{"device": "root", "stats": {"rd_operations": 0}}]
+        if command["execute"] == "human-monitor-command":
+            return self.human(command["arguments"]["command-line"])
+        return {}
+
+    def human(self, line: str) -> str:
+        verb, _network, rule = line.split()
+        match = re.fullmatch(r"(tcp|udp):([\d.]+):(\d+)(?:-[\d.]+:(\d+))?", rule)
+        assert match is not None
+        number = int(match[3])
+        if verb == "hostfwd_remove":
+            self.forwards.pop(number).close()
+            return f"host forwarding rule for {rule} removed\r\n"
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((match[2], number))
+        listener.listen()
+        self.forwards[number] = listener
+        if int(match[4]) == self.configuration.get("api_port"):
+            threading.Thread(target=self.serve_engine, args=(listener,), daemon=True).start()
+        return ""
+
+    # -- the control channel ------------------------------------------------------------------------
+
+    def serve_control(self, talks: bool) -> None:
+        self.control, _ = self.listeners["control"].accept()
+        if not talks:
+            return
+        self.introduce()
+        for line in self.control.makefile("r"):
+            message = json.loads(line)
+            if message["type"] == "answer":
+                self.answers.put(message)
+            elif message["type"] == "request":
+                self.serve_request(message)
+
+    def introduce(self) -> None:
+        self.token += 1
+        self.tell(type="resync", token=f"life {self.token}")
+        hello = {"protocol": int(os.environ.get("FAKE_QEMU_PROTOCOL", "1")), "image": "fake", "generation": "g"}
+        self.tell(type="event", name="hello", params={**hello, "state": "fresh"})
+
+    def serve_request(self, message: dict[str, Any]) -> None:
+        if message["method"] == "configure":
+            self.configuration = message["params"]
+        self.tell(type="answer", id=message["id"], result={})
+        if message["method"] == "configure":
+            self.tell(type="event", name="ready", params={"api_port": self.configuration["api_port"]})
+        if message["method"] == "stop":
+            self.power_off()
+
+    def power_off(self) -> None:
+        self.tell(type="event", name="stopped")
+        time.sleep(0.05)
+        os._exit(0)
+
+    def tell(self, **message: object) -> None:
+        assert self.control is not None
+        self.control.sendall(json.dumps(message).encode() + b"\n")
+
+    # -- the engine ---------------------------------------------------------------------------------
+
+    def serve_engine(self, listener: socket.socket) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls = self.configuration["tls"]
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+            file.write(tls["certificate"] + tls["key"])
+            file.flush()
+            context.load_cert_chain(file.name)
+        context.load_verify_locations(cadata=tls["ca"])
+        context.verify_mode = ssl.CERT_REQUIRED
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=self.serve_client, args=(context, connection), daemon=True).start()
+
+    def serve_client(self, context: ssl.SSLContext, connection: socket.socket) -> None:
+        try:
+            with context.wrap_socket(connection, server_side=True) as stream:
+                request = stream.recv(65536)
+                if request:
+                    body = json.dumps(self.answer(request.split()[1].decode())).encode()
+                    stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        except OSError:
+            return
+
+    def answer(self, path: str) -> object:
+        if path == "/configuration":
+            return self.configuration
+        if path.startswith("/publish/"):
+            params = {"protocol": "tcp", "host_ip": "", "host_port": int(path.split("/")[2]), "guest_port": 40001}
+            self.tell(type="request", id=1, method="publish", params=params)
+            return self.answers.get(timeout=10)
+        if path == "/engine-restart":
+            self.configuration = {}
+            self.introduce()
+        if path == "/crash":
+            os._exit(3)
+        if path == "/power-off":
+            threading.Thread(target=self.power_off).start()
+        return "OK"
+
+
+def make_disk(arguments: list[str]) -> int:
+    """Be qemu-img: the header of a qcow2 file is all that is looked at."""
+    path, size = arguments[-2], int(arguments[-1])
+    Path(path).write_bytes(struct.pack(">4sIQIIQ", b"QFI\xfb", 3, 0, 0, 16, size))
+    return 0
+
+
+def main(name: str, arguments: list[str]) -> int:
+    if name == "qemu-img":
+        return make_disk(arguments)
+    if arguments == ["--version"]:
+        print(VERSION)
+        return 0
+    if arguments == ["-accel", "help"]:
+        print("Accelerators supported in QEMU binary:\ntcg\nkvm")
+        return 0
+    return FakeQemu(arguments).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
