@@ -1,4 +1,4 @@
-"""Files that are never seen half-written."""
+"""Files: written so that nobody sees half of one, and logs read from their end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+
+_TAIL_BYTES = 64 * 1024
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -38,3 +40,14 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def tail(path: Path, lines: int = 20) -> str:
+    """Return the last lines of a log, "" when it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            text = stream.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(line.rstrip() for line in text.splitlines()[-lines:])

@@ -225,6 +225,25 @@ def test_links_in_a_layer_stay_what_they_are(lab: Lab) -> None:
         lab.add(tar(("hard", {"type": tarfile.LNKTYPE, "linkname": "nowhere"}, b"")))
 
 
+def test_folders_that_are_only_in_names_are_not_writable_for_all(lab: Lab) -> None:
+    below = lab.layers.mount(lab.add(tar(folder("usr"), folder("usr/bin"), ("usr/bin/sh", {"mode": 0o755}, b"sh"))))
+    above = lab.layers.mount(lab.add(tar(("usr/bin/tool", {}, b"tool"), ("usr/.wh.gone", {}, b""))))
+    merged = lab.overlay([above, below], "whole")
+    for place in (Path(above), Path(above) / "usr", Path(above) / "usr/bin", merged / "usr", merged / "usr/bin"):
+        status = place.stat()
+        assert (status.st_mode & 0o7777, status.st_uid, status.st_gid, status.st_mtime) == (0o755, 0, 0, 0), place
+    assert (merged / "usr/bin/tool").read_bytes() == b"tool" and (merged / "usr/bin/sh").read_bytes() == b"sh"
+
+
+def test_an_archive_may_just_end(lab: Lab) -> None:
+    whole = tar(("file", {}, b"content" * 1000))
+    data = whole[: 512 + 7168]
+    assert whole[len(data) :].strip(b"\0") == b""
+    diff_id = lab.add(data)
+    assert (Path(lab.layers.mount(diff_id)) / "file").read_bytes() == b"content" * 1000
+    assert Path(lab.layers.archive(diff_id)).read_bytes() == data
+
+
 def test_an_empty_layer_can_be_mounted(lab: Lab) -> None:
     for data in (bytes(1024), bytes(10240)):
         assert os.listdir(lab.layers.mount(lab.add(data))) == []

@@ -87,6 +87,12 @@ class Table(Generic[T]):
         return Kind(self.decode, self.encode)
 
 
+def given(data: JsonObject, key: str, default: Any) -> Any:
+    """The value of a key, `default` when it is missing or null."""
+    value = data.get(key)
+    return default if value is None else value
+
+
 def read_object(value: object, place: str) -> JsonObject:
     if not isinstance(value, dict):
         raise wrong_type(value, place, "map")

@@ -93,16 +93,17 @@ def top(container: Container, arguments: str) -> tuple[tuple[str, ...], tuple[tu
     """
     if container.process is None:
         raise Conflict(f"container {container.id} is not running")
-    titles = _titles(arguments or "-ef")
+    columns = titles(arguments or "-ef")
     rows = []
     for pid in sorted(cgroup.processes(container.process.cgroup)):
-        row = _process(pid)
+        row = process_row(pid)
         if row is not None:
-            rows.append(tuple(row.get(title.upper(), "-") for title in titles))
-    return tuple(titles), tuple(rows)
+            rows.append(tuple(row.get(title.upper(), "-") for title in columns))
+    return tuple(columns), tuple(rows)
 
 
-def _titles(arguments: str) -> Sequence[str]:
+def titles(arguments: str) -> Sequence[str]:
+    """The columns that arguments of ps ask for. InvalidArgument when there is no PID among them."""
     words = arguments.split()
     chosen: list[str] = []
     for index, word in enumerate(words):
@@ -111,14 +112,14 @@ def _titles(arguments: str) -> Sequence[str]:
         elif word.startswith("-o") and len(word) > 2:
             chosen += word[2:].split(",")
     if chosen:
-        titles = [name.partition("=")[0].upper() for name in chosen]
-        if "PID" not in titles:
+        columns = [name.partition("=")[0].upper() for name in chosen]
+        if "PID" not in columns:
             raise InvalidArgument("Couldn't find PID field in ps output")
-        return [{"ARGS": "COMMAND", "CMD": "CMD", "COMM": "COMMAND"}.get(title, title) for title in titles]
+        return ["COMMAND" if column in ("ARGS", "COMM") else column for column in columns]
     return _AUX if any(("u" in word and not word.startswith("-")) or word == "-aux" for word in words) else _FULL
 
 
-def _process(pid: int) -> dict[str, str] | None:
+def process_row(pid: int) -> dict[str, str] | None:
     """One process in the columns of ps; None when it has ended."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:

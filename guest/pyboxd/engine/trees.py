@@ -17,62 +17,105 @@ _CHUNK = 1 << 20
 _OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
 
 
+class _Descent:
+    """A walk through a tree by one descriptor, however deep it goes: that of the directory it is in."""
+
+    def __init__(self, path: str) -> None:
+        self.here = os.open(path, _FLAGS)
+        self._above: list[tuple[str, os.stat_result, list[str]]] = []  # of the directories that led here
+        self.names: list[str] = []  # what is still to do in this one
+
+    def enter(self, name: str) -> None:
+        """Go into a directory."""
+        inner = os.open(name, _FLAGS, dir_fd=self.here)
+        self._above.append((name, os.fstat(self.here), self.names))
+        os.close(self.here)
+        self.here = inner
+        self.names = os.listdir(inner)
+
+    def leave(self) -> str:
+        """Go back up; the name of the directory that was left. OSError when it was moved meanwhile."""
+        name, expected, self.names = self._above.pop()
+        outer = os.open("..", _FLAGS, dir_fd=self.here)
+        os.close(self.here)
+        self.here = outer
+        if not os.path.samestat(os.fstat(outer), expected):
+            raise OSError(errno.EBUSY, "the tree was changed while it was walked", name)
+        return name
+
+    @property
+    def depth(self) -> int:
+        """How many directories the walk is below its start."""
+        return len(self._above)
+
+    def close(self) -> None:
+        os.close(self.here)
+
+
 def remove_tree(path: str) -> None:
     """Remove a directory with all it holds; nothing happens when it is not there."""
-    parent, name = os.path.split(path)
+    parent, top = os.path.split(path)
     try:
-        descriptor = os.open(parent, _FLAGS)
+        walk = _Descent(parent or "/")
     except FileNotFoundError:
         return
     try:
-        _remove(descriptor, name)
+        if _unlink(walk.here, top):
+            return
+        walk.enter(top)
+        while walk.depth:
+            if walk.names:
+                name = walk.names.pop()
+                if not _unlink(walk.here, name):
+                    walk.enter(name)
+            else:
+                left = walk.leave()
+                with suppress(FileNotFoundError):
+                    os.rmdir(left, dir_fd=walk.here)
     finally:
-        os.close(descriptor)
+        walk.close()
 
 
-def _remove(parent: int, name: str) -> None:
+def _unlink(parent: int, name: str) -> bool:
+    """Remove a file; False when it is a directory."""
     try:
         os.unlink(name, dir_fd=parent)
-        return
     except FileNotFoundError:
-        return
+        pass
     except OSError as error:
         if error.errno not in (errno.EISDIR, errno.EPERM):
             raise
-    directory = os.open(name, _FLAGS, dir_fd=parent)
-    try:
-        for entry in os.listdir(directory):
-            _remove(directory, entry)
-    finally:
-        os.close(directory)
-    with suppress(FileNotFoundError):
-        os.rmdir(name, dir_fd=parent)
+        return False
+    return True
 
 
 def tree_size(path: str) -> int:
     """Bytes of all regular files below `path`, each counted once; 0 when it is not there."""
     seen: set[tuple[int, int]] = set()
+    total = 0
+    parent, top = os.path.split(path)
     try:
-        descriptor = os.open(path, _FLAGS)
+        walk = _Descent(parent or "/")
     except (FileNotFoundError, NotADirectoryError):
         return 0
     try:
-        return _size(descriptor, seen)
+        walk.enter(top)
+        while walk.depth:
+            if not walk.names:
+                walk.leave()
+                continue
+            name = walk.names.pop()
+            with suppress(FileNotFoundError, NotADirectoryError):  # it may be in use
+                status = os.stat(name, dir_fd=walk.here, follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    walk.enter(name)
+                elif stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) not in seen:
+                    seen.add((status.st_dev, status.st_ino))
+                    total += status.st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return total
     finally:
-        os.close(descriptor)
-
-
-def _size(directory: int, seen: set[tuple[int, int]]) -> int:
-    total = 0
-    for name in os.listdir(directory):
-        with suppress(FileNotFoundError):  # it may be in use
-            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode):
-                with _opened(directory, name) as child:
-                    total += _size(child, seen)
-            elif stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) not in seen:
-                seen.add((status.st_dev, status.st_ino))
-                total += status.st_size
+        walk.close()
     return total
 
 

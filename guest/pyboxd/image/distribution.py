@@ -2,7 +2,8 @@
 
 `localhost` and 127.0.0.0/8 mean the user's own computer, which the guest reaches through QEMU's gateway; they may
 speak plain HTTP, as may the registries that the settings call insecure. Credentials are sent to the registry itself
-and to a token service over TLS (or on the same host), never along a redirect.
+and to a token service over TLS (or on the same host), never along a redirect. No other registry can send the engine
+to the user's computer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import unquote, urlencode, urljoin, urlsplit
 
 from pyboxd.errors import InvalidArgument, NotFound, PyboxdError, SystemFailure, Unauthorized
 from pyboxd.image.reference import DEFAULT_DOMAIN, Reference
@@ -173,15 +174,16 @@ class Registry:
 
     def _send(self, url: str, headers: Mapping[str, str]) -> _Answer:
         authorization = {"Authorization": self._authorization} if self._authorization else {}
+        origin = urlsplit(url)[:2]
         answer = self._once(url, {**headers, **authorization})
         for _ in range(MAX_REDIRECTS):
             if answer.status not in (301, 302, 303, 307, 308):
                 return answer
             answer.body()
-            target = urljoin(url, answer.headers.get("location", ""))
-            same = urlsplit(target)[:2] == urlsplit(url)[:2]
-            url = target
-            answer = self._once(url, {**headers, **(authorization if same else {})})
+            url = urljoin(url, answer.headers.get("location", ""))
+            if urlsplit(url)[:2] != origin:
+                authorization = {}  # for good: whoever comes next is chosen by a stranger
+            answer = self._once(url, {**headers, **authorization})
         raise SystemFailure(f"{self.host}: too many redirects")
 
     def _find_base(self) -> str:
@@ -204,8 +206,8 @@ class Registry:
 
     def _once(self, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None = None) -> _Answer:
         """One request; a POST if there is a `form`."""
-        connection, target = self._connection(url)
-        heads = {"Host": urlsplit(url).netloc, "User-Agent": "pybox", **headers}
+        connection, target, more = self._connection(url)
+        heads = {"Host": urlsplit(url).netloc, "User-Agent": "pybox", **more, **headers}
         body = urlencode(form).encode() if form is not None else None
         if body is not None:
             heads["Content-Type"] = "application/x-www-form-urlencoded"
@@ -220,26 +222,30 @@ class Registry:
             raise
         return _Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response, connection)
 
-    def _connection(self, url: str) -> tuple[http.client.HTTPConnection, str]:
+    def _connection(self, url: str) -> tuple[http.client.HTTPConnection, str, Mapping[str, str]]:
+        """A connection for `url` that is not open yet, the request's target, and headers for a proxy."""
         parts = urlsplit(url)
         secure = parts.scheme == "https"
         host, port = parts.hostname or "", parts.port or (443 if secure else 80)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         own = is_loopback(parts.netloc)
+        if (own or host == self.settings.gateway) and not is_loopback(self.host):
+            raise SystemFailure(f"{self.host}: refused to follow it to {parts.netloc}, which is this computer")
         proxy = "" if own else self._proxy(host, secure=secure)
         host = self.settings.gateway if own else host
         context = self._context(parts.netloc) if secure else None
         if proxy:
             via = urlsplit(proxy)
             address, gate = via.hostname or "", via.port or 80
+            login = _proxy_login(via.username, via.password)
             if context is None:
-                return http.client.HTTPConnection(address, gate, timeout=CONNECT_TIMEOUT), url
+                return http.client.HTTPConnection(address, gate, timeout=CONNECT_TIMEOUT), url, login
             tunnelled = http.client.HTTPSConnection(address, gate, timeout=CONNECT_TIMEOUT, context=context)
-            tunnelled.set_tunnel(host, port)
-            return tunnelled, target
+            tunnelled.set_tunnel(host, port, dict(login))
+            return tunnelled, target, {}
         if context is None:
-            return http.client.HTTPConnection(host, port, timeout=CONNECT_TIMEOUT), target
-        return http.client.HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT, context=context), target
+            return http.client.HTTPConnection(host, port, timeout=CONNECT_TIMEOUT), target, {}
+        return http.client.HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT, context=context), target, {}
 
     def _proxy(self, host: str, *, secure: bool) -> str:
         for item in filter(None, map(str.strip, self.settings.no_proxy.split(","))):
@@ -341,6 +347,14 @@ def is_loopback(netloc: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _proxy_login(name: str | None, password: str | None) -> Mapping[str, str]:
+    """The header for what a proxy's URL says before the `@`."""
+    if name is None:
+        return {}
+    login = base64.b64encode(f"{unquote(name)}:{unquote(password or '')}".encode()).decode()
+    return {"Proxy-Authorization": f"Basic {login}"}
 
 
 def _waker(connection: socket.socket) -> Callable[[], None]:

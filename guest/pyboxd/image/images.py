@@ -1,7 +1,8 @@
 """The store of images: configurations, names and what belongs to them, over the store of layers.
 
 Rows are written when all files of an image are on the disk, in one transaction, so an image is there whole or not
-at all.
+at all. An image that was removed by force while a container is made of it is no longer listed and has no name, but
+stays under its id until that container is gone.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ CREATE TABLE IF NOT EXISTS image (
     id TEXT PRIMARY KEY, config BLOB NOT NULL, parent TEXT NOT NULL DEFAULT '', tagged_at REAL NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS image_tag (reference TEXT PRIMARY KEY, image TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS image_digest (reference TEXT NOT NULL, image TEXT NOT NULL, UNIQUE(reference, image));
+CREATE TABLE IF NOT EXISTS image_removed (id TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS layer (diff_id TEXT PRIMARY KEY, size INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS image_parent ON image (parent);
 """
+_LISTED = "id NOT IN (SELECT id FROM image_removed)"
 MINIMUM_PREFIX = 1  # hex digits of an id
 
 # Names of types: inside the class `list` is the method.
@@ -56,7 +59,7 @@ class Images:
 
     def list(self) -> _Images:
         """All images, newest first."""
-        found = [self._load(row[0]) for row in self._database.rows("SELECT id FROM image")]
+        found = [self._load(row[0]) for row in self._database.rows(f"SELECT id FROM image WHERE {_LISTED}")]
         return sorted(found, key=lambda image: image.created, reverse=True)
 
     def get(self, name: str) -> Image:
@@ -67,7 +70,8 @@ class Images:
         return self._load(identity)
 
     def children(self, identity: str) -> _Names:
-        return [row[0] for row in self._database.rows("SELECT id FROM image WHERE parent = ?", (identity,))]
+        query = f"SELECT id FROM image WHERE parent = ? AND {_LISTED}"
+        return [row[0] for row in self._database.rows(query, (identity,))]
 
     def history(self, image: Image) -> _History:
         """Newest first, as `docker history` shows it."""
@@ -104,6 +108,7 @@ class Images:
             self._database.execute(
                 "INSERT OR IGNORE INTO image (id, config, parent) VALUES (?, ?, ?)", (identity, raw, parent)
             )
+            self._database.execute("DELETE FROM image_removed WHERE id = ?", (identity,))
         return self._load(identity)
 
     def layer(self, diff_id: str) -> Layer | None:
@@ -160,7 +165,10 @@ class Images:
 
     async def remove(self, name: str, *, force: bool = False, prune: bool = True) -> _Removals:
         """What `docker rmi` does, with its conflicts (moby: daemon/images/image_delete.go)."""
+        await self.collect()
         image = self.get(name)
+        if self._database.row("SELECT 1 FROM image_removed WHERE id = ?", (image.id,)):
+            raise NotFound(f"No such image: {_shown(name)}")
         names = self._names(image.id)
         removed: _Removals = []
         by_id = _is_id(name, image.id)
@@ -188,6 +196,7 @@ class Images:
 
     async def prune(self, wanted: Callable[[Image], bool]) -> _Removals:
         """Remove the unused images that `wanted` picks."""
+        await self.collect()
         removed: _Removals = []
         for image in self.list():
             if not self._exists(image.id) or not wanted(image) or self.users(image.id) or self.children(image.id):
@@ -244,13 +253,23 @@ class Images:
         with self._database.transaction():
             for table in ("image_tag", "image_digest"):
                 self._database.execute(f"DELETE FROM {table} WHERE image = ?", (image.id,))
-            self._database.execute("DELETE FROM image WHERE id = ?", (image.id,))
+            if self.users(image.id):
+                self._database.execute("INSERT OR IGNORE INTO image_removed VALUES (?)", (image.id,))
+            else:
+                for table in ("image", "image_removed"):
+                    self._database.execute(f"DELETE FROM {table} WHERE id = ?", (image.id,))
         removed.append(Removed(deleted=image.id))
         await self._drop_layers(image.layers)
         if prune and image.parent and self._exists(image.parent):
             parent = self._load(image.parent)
             if not (self.children(parent.id) or self.users(parent.id) or self._names(parent.id)):
                 await self._delete(parent, removed, prune=True)
+
+    async def collect(self) -> None:
+        """Delete the images that stayed only for containers which are gone by now."""
+        for (identity,) in self._database.rows("SELECT id FROM image_removed"):
+            if not self.users(identity):
+                await self._delete(self._load(identity), [], prune=True)
 
     @asynccontextmanager
     async def keeping(self, layers: Sequence[str]) -> AsyncIterator[None]:
@@ -306,7 +325,7 @@ class Images:
         digits = name.removeprefix("sha256:")
         if len(digits) < MINIMUM_PREFIX or not set(digits) <= set("0123456789abcdef"):
             return None
-        rows = self._database.rows("SELECT id FROM image WHERE id LIKE ?", (f"sha256:{digits}%",))
+        rows = self._database.rows(f"SELECT id FROM image WHERE id LIKE ? AND {_LISTED}", (f"sha256:{digits}%",))
         if len(rows) > 1:
             raise InvalidArgument(f"multiple IDs found with provided prefix: {digits}")
         return rows[0][0] if rows else None

@@ -3,7 +3,8 @@
     LAYERS/sha256/<hex>/layer.tar     the bytes whose digest is the layer's diff id
     LAYERS/sha256/<hex>/index.erofs   made by mkfs.erofs --tar=i --aufs: whiteouts become overlayfs's
 
-A folder appears under its digest only when both files are complete and synced. Mounts live below /run, so that they
+While the index is made, the tar's end is another one: see `_completed`. A folder appears under its digest only when
+both files are complete and synced. Mounts live below /run, so that they
 are gone exactly when the kernel's are.
 """
 
@@ -13,9 +14,11 @@ import contextlib
 import hashlib
 import os
 import shutil
+import tarfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from pyboxd import locations
 from pyboxd.errors import InvalidArgument, SystemFailure
@@ -30,6 +33,7 @@ MOUNTS = f"{locations.RUN}/layers"
 MKFS = "/usr/bin/mkfs.erofs"
 INDEX_TIMEOUT = 600.0  # seconds
 _WHITEOUT = ".wh."
+_MAX_REST = 64 * 1024 * 1024  # bytes behind the last entry; tar pads its archives to less than 1 MiB
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,15 @@ class Layer:
 
     diff_id: str
     size: int
+
+
+@dataclass(frozen=True)
+class _Content:
+    """A tar that was read: `end` is where its last entry ends, `implied` are folders that have no entry of their own."""
+
+    layer: Layer
+    end: int
+    implied: tuple[str, ...]
 
 
 class LayerStore:
@@ -91,19 +104,20 @@ class LayerStore:
         folder = self._new_folder()
         return await self._finish(folder, await self._guarded(folder, run_blocking(lambda _: _take(folder, file, expected))))
 
-    async def _guarded(self, folder: str, job: Awaitable[Layer]) -> Layer:
+    async def _guarded(self, folder: str, job: Awaitable[_Content]) -> _Content:
         try:
             return await job
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
-    async def _finish(self, folder: str, layer: Layer, expected: str = "") -> Layer:
+    async def _finish(self, folder: str, content: _Content, expected: str = "") -> Layer:
+        layer = content.layer
         try:
             if expected and layer.diff_id != expected:
                 raise InvalidArgument(f"layer verification failed: expected diff id {expected}, got {layer.diff_id}")
             if not self.has(layer.diff_id):
-                await self._index(folder)
+                await self._index(folder, content)
                 self._publish(folder, self.path(layer.diff_id))
             return layer
         finally:
@@ -114,14 +128,16 @@ class LayerStore:
         os.makedirs(folder)
         return folder
 
-    async def _index(self, folder: str) -> None:
+    async def _index(self, folder: str, content: _Content) -> None:
         command = (MKFS, "--quiet", "--tar=i", "--aufs", f"{folder}/index.erofs", f"{folder}/layer.tar")
-        done = await self._helpers.run_helper(command, timeout=INDEX_TIMEOUT)
+        with open(f"{folder}/layer.tar", "r+b") as file, _completed(file, content):
+            done = await self._helpers.run_helper(command, timeout=INDEX_TIMEOUT)
         if done.status:
             said = done.stderr.decode(errors="replace").strip()
             if "No space left" in said:
                 raise SystemFailure("write layer: no space left on device")
             raise InvalidArgument(f"the layer cannot be indexed: {said or f'mkfs.erofs ended with {done.status}'}")
+        _sync(f"{folder}/layer.tar")
         _sync(f"{folder}/index.erofs")
 
     def _publish(self, folder: str, target: str) -> None:
@@ -175,7 +191,7 @@ class LayerStore:
         ]
 
 
-def _write(folder: str, chunks: Iterable[bytes]) -> Layer:
+def _write(folder: str, chunks: Iterable[bytes]) -> _Content:
     """Uncompress `chunks` into the folder's layer.tar, checking every name on the way."""
     digest = hashlib.sha256()
     with open(f"{folder}/layer.tar", "wb") as file:
@@ -186,29 +202,87 @@ def _write(folder: str, chunks: Iterable[bytes]) -> Layer:
                 file.write(piece)
                 yield piece
 
-        size = sum(_checked(entry) for entry in TarReader(pieces()))
+        survey = _Survey(TarReader(pieces()))
         file.flush()
-        os.fsync(file.fileno())
-    return Layer(f"sha256:{digest.hexdigest()}", size)
+        os.fsync(file.fileno())  # here, in the worker's thread: what is left for later is little
+    return survey.content(f"sha256:{digest.hexdigest()}")
 
 
-def _take(folder: str, file: str, diff_id: str) -> Layer:
+def _take(folder: str, file: str, diff_id: str) -> _Content:
     """Rename `file` to the folder's layer.tar once every name in it is checked."""
     with open(file, "rb") as source:
-        size = sum(_checked(entry) for entry in TarReader(FileReader(source)))
+        survey = _Survey(TarReader(FileReader(source)))
         os.fsync(source.fileno())
     os.rename(file, f"{folder}/layer.tar")
-    return Layer(diff_id, size)
+    return survey.content(diff_id)
 
 
-def _checked(entry: TarEntry) -> int:
-    """The entry's size, or TarError for an entry that could reach outside of the layer."""
-    base = clean_name(entry.name).rpartition("/")[2]
-    if base.startswith(_WHITEOUT) and base[len(_WHITEOUT) :] in ("", ".", ".."):
-        raise TarError(f"invalid whiteout in archive: {entry.name!r}")
-    if entry.kind is Kind.HARDLINK:
-        clean_name(entry.link)
-    return entry.size
+class _Survey:
+    """Reads all headers of a layer. TarError for an entry that could reach outside of it."""
+
+    def __init__(self, reader: TarReader) -> None:
+        self._size = 0
+        self._explicit: set[str] = set()
+        self._implied: set[str] = {""}
+        self._links: set[str] = set()
+        for entry in reader:
+            self._size += entry.size
+            self._add(entry)
+        self._end = reader.end
+
+    def content(self, diff_id: str) -> _Content:
+        return _Content(Layer(diff_id, self._size), self._end, tuple(sorted(self._implied - self._explicit)))
+
+    def _add(self, entry: TarEntry) -> None:
+        name = clean_name(entry.name)
+        folder, _, base = name.rpartition("/")
+        if base.startswith(_WHITEOUT) and base[len(_WHITEOUT) :] in ("", ".", ".."):
+            raise TarError(f"invalid whiteout in archive: {entry.name!r}")
+        if entry.kind is Kind.HARDLINK:
+            clean_name(entry.link)
+        while folder not in self._implied:
+            if folder in self._links:
+                raise TarError(f"unsupported archive: {name[:200]!r} lies behind the link {folder[:200]!r}")
+            self._implied.add(folder)
+            folder = folder.rpartition("/")[0]
+        if entry.kind is Kind.DIRECTORY:
+            self._explicit.add(name)
+            self._links.discard(name)
+        else:
+            self._implied.discard(name)
+            if entry.kind is Kind.SYMLINK:
+                self._links.add(name)
+
+
+@contextlib.contextmanager
+def _completed(file: BinaryIO, content: _Content) -> Iterator[None]:
+    """The tar inside the block: with entries for the folders that have none, and with an end.
+
+    mkfs.erofs gives a folder that is only a part of names the mode 0777 (Docker 0755), and refuses an archive that
+    just ends. No entry moves, so that the index fits the tar as it came, which it is again behind the block.
+    """
+    if os.fstat(file.fileno()).st_size - content.end > _MAX_REST:
+        raise TarError("the archive goes on behind its end")
+    file.seek(content.end)
+    with open(f"{os.path.dirname(file.name)}/end", "w+b") as kept:
+        shutil.copyfileobj(file, kept)
+        file.seek(content.end)
+        file.truncate()
+        for name in content.implied:
+            info = tarfile.TarInfo(f"{name}/" if name else "./")
+            info.type, info.mode = tarfile.DIRTYPE, 0o755
+            file.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
+        file.write(bytes(1024))
+        file.flush()
+        try:
+            yield
+        finally:
+            file.seek(content.end)
+            file.truncate()
+            kept.seek(0)
+            shutil.copyfileobj(kept, file)
+            file.flush()
+    os.unlink(kept.name)
 
 
 def _sync(path: str) -> None:

@@ -144,6 +144,8 @@ class TarReader:
         self._payload = 0  # bytes of the current entry's payload not yet read
         self._padding = 0
         self._global: dict[str, str] = {}
+        self.end = 0
+        """Bytes up to the end of the last entry seen, its padding included."""
 
     def __iter__(self) -> Iterator[TarEntry]:
         while (entry := self._next()) is not None:
@@ -168,6 +170,7 @@ class TarReader:
                 self._end()
                 return None
             _check_sum(block)
+            self.end += BLOCK
             kind = block[156:157]
             if kind in b"xgLK":
                 record = self._metadata(_number(block[124:136]))
@@ -183,6 +186,7 @@ class TarReader:
             entry = _entry(block, self._global | pax if self._global else pax, name, link)
             self._payload = entry.size
             self._padding = -entry.size % BLOCK
+            self.end += self._payload + self._padding
             return entry
 
     def _end(self) -> None:
@@ -198,6 +202,7 @@ class TarReader:
         if len(record) < size:
             raise TarError("unexpected end of the archive")
         self._padding = -size % BLOCK
+        self.end += size + self._padding
         return record
 
 

@@ -31,6 +31,7 @@ from pyboxd.image.workers import Stop, consume
 
 PIECE = 256 * 1024
 MAX_DOCUMENT = 8 * 1024 * 1024  # bytes of a JSON member
+_MAX_NESTING = 4  # of indexes
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -134,7 +135,7 @@ async def load(
     try:
         spool = _Spool(folder)
         await consume(chunks, spool.fill)
-        entries = list(_entries(spool))
+        entries = list(_entries(spool, images.architecture))
         if not entries:
             raise InvalidArgument("invalid archive: it holds no image")
         loaded: list[str] = []
@@ -181,7 +182,7 @@ async def _add_layers(
     return [layers[diff_id] for diff_id in document.layers]
 
 
-def _entries(spool: _Spool) -> Iterator[_Entry]:
+def _entries(spool: _Spool, architecture: str) -> Iterator[_Entry]:
     if spool.has("manifest.json"):
         manifest = spool.json("manifest.json")
         if not isinstance(manifest, list):
@@ -192,30 +193,43 @@ def _entries(spool: _Spool) -> Iterator[_Entry]:
             except (KeyError, TypeError, AttributeError) as error:
                 raise InvalidArgument(f"invalid archive: manifest.json: {error!r}") from error
     elif spool.has("index.json"):
-        yield from _layout_entries(spool, spool.json("index.json"), ())
+        yield from _layout_entries(spool, spool.json("index.json"), (), architecture)
     else:
         raise InvalidArgument("invalid archive: it has neither manifest.json nor index.json")
 
 
-def _layout_entries(spool: _Spool, index: Any, names: tuple[str, ...], *, nested: bool = False) -> Iterator[_Entry]:
-    """Images of an OCI layout (image-spec, image-layout.md), nested indexes included."""
+def _layout_entries(
+    spool: _Spool, index: Any, names: tuple[str, ...], architecture: str, depth: int = 0
+) -> Iterator[_Entry]:
+    """Images of an OCI layout (image-spec, image-layout.md). Of a nested index, which is one image for several
+    platforms, the one for `architecture`, or all that are there."""
+    if depth > _MAX_NESTING:
+        raise InvalidArgument("invalid archive: indexes are nested too deeply")
     try:
-        for item in index["manifests"]:
+        items = [
+            item
+            for item in index["manifests"]
+            if not (item.get("annotations") or {}).get("vnd.docker.reference.type")  # an attestation, not an image
+            and (not depth or spool.has(_blob(item["digest"])))  # other platforms are often left out
+        ]
+        if depth:
+            items = [item for item in items if _is_for(item.get("platform"), architecture)][:1] or items
+        for item in items:
             notes = item.get("annotations") or {}
-            if notes.get("vnd.docker.reference.type"):  # an attestation, not an image
-                continue
             name = notes.get("io.containerd.image.name") or notes.get("org.opencontainers.image.ref.name") or ""
             found = (str(name),) if _is_reference(str(name)) else names
-            if nested and not spool.has(_blob(item["digest"])):  # other platforms are often left out
-                continue
             value = spool.json(_blob(item["digest"]))
             if "manifests" in value:
-                yield from _layout_entries(spool, value, found, nested=True)
+                yield from _layout_entries(spool, value, found, architecture, depth + 1)
             else:
                 layers = tuple(_blob(layer["digest"]) for layer in value["layers"])
                 yield _Entry(_blob(value["config"]["digest"]), layers, found)
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidArgument(f"invalid archive: {error!r}") from error
+
+
+def _is_for(platform: Any, architecture: str) -> bool:
+    return platform is not None and (platform.get("os"), platform.get("architecture")) == ("linux", architecture)
 
 
 def _texts(value: object) -> tuple[str, ...]:

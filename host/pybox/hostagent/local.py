@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ class Listener(Protocol):
 async def serve(address: Path, handler: Handler) -> Listener:
     """Listen on `address` and call `handler` for each connection. What an earlier process left there is removed."""
     if hostos.current().passes_sockets:
-        return await asyncio.start_unix_server(handler, sock=listening_socket(address), limit=_LIMIT)
+        return await asyncio.start_server(handler, sock=hostos.current().listen(address), limit=_LIMIT)
     loop: Any = asyncio.get_running_loop()  # of the kind that has pipes, which only Windows has
 
     def protocol() -> asyncio.StreamReaderProtocol:
@@ -34,21 +34,6 @@ async def serve(address: Path, handler: Handler) -> Listener:
 
     (server,) = await loop.start_serving_pipe(protocol, str(address))
     listener: Listener = server
-    return listener
-
-
-def listening_socket(path: Path) -> socket.socket:
-    """Return a unix socket that listens at `path`, for this user alone, in the place of a stale one."""
-    with suppress(FileNotFoundError):
-        path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(str(path))
-        path.chmod(0o600)  # the folder is private already
-        listener.listen(128)
-    except OSError:
-        listener.close()
-        raise
     return listener
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import time
 from collections.abc import Awaitable
 from contextlib import suppress
@@ -75,6 +76,7 @@ class MachineRun:
         self._progress = progress
         self._began = began  # time.monotonic() of the start's beginning
         self._vm: Vm | None = None
+        self._control_socket: socket.socket | None = None
         self._monitor: Monitor | None = None
         self._ports: Ports | None = None
         self._guest: Guest | None = None
@@ -100,6 +102,7 @@ class MachineRun:
         files = self._plan.files
         launched = await launch(self._command, VmFiles(files.sockets, files.qemu_log, files.console_log))
         self._vm = vm = launched.vm
+        self._control_socket = launched.control_socket
         Processes(time.time(), ProcessRecord.of(os.getpid()), ProcessRecord.of(vm.pid)).write(files)
         await self._plan.shares.start(vm.share_address)
         self._monitor = await self._phase("qemu", Monitor.connect(launched.monitor_socket, files.name), _MONITOR)
@@ -238,6 +241,8 @@ class MachineRun:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._control_socket is not None:
+            self._control_socket.close()
         if self._ports is not None:
             self._ports.close()
         await self._plan.shares.stop()

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from pybox import hostos, process
 from pybox.errors import MachineError, PyboxError
-from pybox.hostagent.local import listening_socket
-from pybox.machine.lifecycle import tail
+from pybox.files import tail
 from pybox.machine.orphans import MONITOR_SOCKET
 from pybox.qemu.command import Channel, Channels, InheritedSocket, LoopbackPort
 from pybox.qemu.monitor import Monitor
@@ -112,21 +111,17 @@ async def launch(make_command: Callable[[Channels], list[str]], files: VmFiles) 
 
 async def _launch_with_sockets(make_command: Callable[[Channels], list[str]], files: VmFiles) -> Launched:
     """Listen for QEMU, so that nothing has to wait until it listens."""
+    host = hostos.current()
     with ExitStack() as listeners, ExitStack() as connections:
-        opened = [listeners.enter_context(listening_socket(files.sockets / name)) for name in _SOCKETS]
+        opened = [listeners.enter_context(host.listen(files.sockets / name)) for name in _SOCKETS]
         numbers = [listener.fileno() for listener in opened]
         channels = Channels(*(InheritedSocket(number) for number in numbers))
-        monitor, control = (connections.enter_context(_connected(files.sockets / name)) for name in _SOCKETS[:2])
+        monitor, control = (connections.enter_context(host.dial(files.sockets / name)) for name in _SOCKETS[:2])
         vm = await _start(make_command(channels), files, str(files.sockets / FUSE_SOCKET), numbers)
         connections.pop_all()
+        for connection in (monitor, control):
+            connection.setblocking(False)
         return Launched(vm, monitor, control)
-
-
-def _connected(path: Path) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.connect(str(path))
-    connection.setblocking(False)
-    return connection
 
 
 async def _launch_with_ports(make_command: Callable[[Channels], list[str]], files: VmFiles) -> Launched:

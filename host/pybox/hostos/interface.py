@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import RawIOBase
@@ -78,6 +79,17 @@ class HostSystem(Protocol):
 
     def agent_address(self, paths: Paths, machine: str) -> Path:
         """Return where a machine's hostagent answers, in the same form."""
+        ...
+
+    def listen(self, address: Path) -> socket.socket:
+        """Return a socket that listens at `address` for this user alone, in the place of a stale one.
+
+        Only where `passes_sockets`. Raises OSError.
+        """
+        ...
+
+    def dial(self, address: Path) -> socket.socket:
+        """Return a socket that is connected to a listening one. Only where `passes_sockets`. Raises OSError."""
         ...
 
     def connect(self, address: Path) -> RawIOBase:

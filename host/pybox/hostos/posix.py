@@ -46,9 +46,29 @@ class Posix:
     def agent_address(self, paths: Paths, machine: str) -> Path:
         return paths.socket_dir(machine) / "agent.sock"
 
-    def connect(self, address: Path) -> RawIOBase:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+    def listen(self, address: Path) -> socket.socket:
+        address.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(str(address))
+            address.chmod(0o600)  # the folder is private already
+            listener.listen(128)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+
+    def dial(self, address: Path) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
             connection.connect(str(address))
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+    def connect(self, address: Path) -> RawIOBase:
+        with self.dial(address) as connection:
             return connection.makefile("rwb", buffering=0)
 
     def home_shares(self) -> tuple[Share, ...]:

@@ -6,6 +6,7 @@ import ctypes
 import getpass
 import importlib
 import os
+import socket
 import ssl
 import struct
 from collections.abc import Sequence
@@ -147,6 +148,12 @@ class Windows:
 
     def agent_address(self, paths: Paths, machine: str) -> Path:
         return Path(rf"\\.\pipe\pybox-{getpass.getuser()}-{machine}-agent")
+
+    def listen(self, address: Path) -> socket.socket:
+        raise NotImplementedError("Python has no unix sockets on Windows")
+
+    def dial(self, address: Path) -> socket.socket:
+        raise NotImplementedError("Python has no unix sockets on Windows")
 
     def connect(self, address: Path) -> RawIOBase:
         return address.open("r+b", buffering=0)

@@ -14,9 +14,9 @@ from typing import Protocol
 
 from pybox import hostos, process
 from pybox.errors import MachineError
+from pybox.files import tail
 from pybox.hostos.interface import native_arch
 from pybox.machine.accelerators import Candidate, VerdictBook, choose
-from pybox.machine.lifecycle import tail
 from pybox.model import Arch, Verdict
 from pybox.qemu import probe
 from pybox.qemu.command import BakeMachine, Board, bake_command

@@ -55,7 +55,8 @@ def used_size(path: Path) -> int:
     except OSError:
         return 0
     # Windows does not tell how much of a sparse file is there.
-    return found.st_blocks * 512 if hasattr(found, "st_blocks") else found.st_size
+    blocks: int | None = getattr(found, "st_blocks", None)
+    return found.st_size if blocks is None else blocks * 512
 
 
 def _create(qemu: Qemu, path: Path, size: int) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from pybox import hostos, process
 from pybox.errors import MachineError
+from pybox.files import tail
 from pybox.machine import disks
 from pybox.machine.files import MachineFiles, StartRequest, is_locked, locked
 from pybox.machine.image import GuestImage
@@ -43,7 +44,6 @@ from pybox.settings import Settings
 
 DEFAULT_STOP_TIMEOUT = 10.0  # seconds for containers to end, as Docker gives them
 _DELETE_PATIENCE = 0.2  # seconds
-_TAIL = 20  # lines of a log in an error
 _AGENT_PATIENCE = 5.0  # seconds between a hostagent's taking the lock and its answering
 _LOCK_PATIENCE = 10.0  # seconds between a hostagent's last word and its end
 
@@ -165,17 +165,6 @@ def machines(settings: Settings) -> list[str]:
 def console_tail(settings: Settings, machine: str, lines: int = 200) -> str:
     """Return the last lines of a machine's console, "" when there is none."""
     return tail(MachineFiles(settings.paths, machine).console_log, lines)
-
-
-def tail(path: Path, lines: int = _TAIL) -> str:
-    """Return the last lines of a log, "" when it cannot be read."""
-    try:
-        with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - 64 * 1024))
-            text = stream.read().decode(errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(line.rstrip() for line in text.splitlines()[-lines:])
 
 
 # -- inside -----------------------------------------------------------------------------------------

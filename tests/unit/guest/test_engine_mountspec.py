@@ -46,7 +46,7 @@ def test_propagation_and_nocopy() -> None:
         ("/a:/", "destination can't be '/'"),
         ("/a:/b:xx", "invalid mode: xx"),
         ("a/b:/c", "includes invalid characters for a local volume name"),
-        ("a:/c", "volume name is too short"),
+        ("a:/c", "invalid volume specification"),  # a drive's letter, and then no target
         ("/a:/b:ro:x", "invalid volume specification"),
     ],
 )
@@ -107,3 +107,9 @@ def test_two_mounts_for_one_place() -> None:
 def test_volumes_from() -> None:
     assert mountspec.parse_volumes_from("other") == ("other", None)
     assert mountspec.parse_volumes_from("other:ro") == ("other", False)
+
+
+def test_names_of_volumes() -> None:
+    mountspec.check_volume_name("ok.1_-")
+    with pytest.raises(InvalidArgument, match="volume name is too short"):
+        mountspec.check_volume_name("a")

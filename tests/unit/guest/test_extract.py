@@ -17,7 +17,7 @@ from pyboxd.image.tarread import TarError, TarReader
 Member = tuple[tarfile.TarInfo, bytes]
 
 
-def member(name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", link: str = "", **fields: object) -> Member:
+def member(name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", link: str = "", **fields: int) -> Member:
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.size, info.mtime = kind, link, len(content), 1_500_000_000
     if kind == tarfile.DIRTYPE:
@@ -27,8 +27,8 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", link:
     return info, content
 
 
-def folder(name: str, **fields: object) -> Member:
-    return member(name, tarfile.DIRTYPE, **fields)
+def folder(name: str, **fields: int) -> Member:
+    return member(name, tarfile.DIRTYPE, b"", "", **fields)
 
 
 def link(name: str, target: str) -> Member:

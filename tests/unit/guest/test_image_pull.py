@@ -25,6 +25,7 @@ from pyboxd.image import distribution
 from pyboxd.image.distribution import RegistrySettings
 from pyboxd.image.model import Image
 from pyboxd.image.pull import Puller
+from pyboxd.image.reference import parse
 from pyboxd.model import RegistryAuth
 from tests.support.image_lab import ImageLab, Sample, tar
 from tests.support.registry import Registry, free_port, running_registry
@@ -503,6 +504,46 @@ def test_a_login_does_not_follow_a_redirect(lab: ImageLab) -> None:
         with serving(answer) as server:
             assert pull(lab, f"{server.address}/app:1", auth=RegistryAuth("me", "secret")).id == SAMPLE.id
         assert len(cdn.seen) == 3 and all("authorization" not in seen.headers for seen in cdn.seen)
+
+
+def test_a_login_is_not_taken_up_again_behind_a_redirect(lab: ImageLab) -> None:
+    found = files()
+
+    def stranger(seen: Seen) -> Reply:
+        if seen.path.startswith("/first"):
+            return Reply(307, b"", {"Location": f"/second{seen.path[len('/first') :]}"})
+        return Reply(200, found[seen.path[len("/second") :]])
+
+    with serving(stranger) as cdn:
+
+        def answer(seen: Seen) -> Reply:
+            if seen.headers.get("authorization") != basic("me:secret"):
+                return Reply(401, b"", {"WWW-Authenticate": 'Basic realm="x"'})
+            if "/blobs/" in seen.path:
+                return Reply(307, b"", {"Location": f"http://{cdn.address}/first{seen.path}"})
+            return plain(found)(seen)
+
+        with serving(answer) as server:
+            assert pull(lab, f"{server.address}/app:1", auth=RegistryAuth("me", "secret")).id == SAMPLE.id
+        assert len(cdn.seen) == 6 and all("authorization" not in seen.headers for seen in cdn.seen)
+
+
+@pytest.mark.parametrize("address", ["localhost:631", "127.0.0.1", "[::1]:631", "10.0.2.2:631"])
+def test_a_registry_cannot_send_the_engine_to_the_users_computer(address: str) -> None:
+    registry = distribution.Registry(parse("registry.example.com/app:1"))
+    with pytest.raises(SystemFailure, match="which is this computer"):
+        registry._connection(f"http://{address}/token")
+
+
+def test_the_login_of_a_proxy() -> None:
+    settings = RegistrySettings(http_proxy="http://us%40er:p%3Aw@proxy:3128", https_proxy="http://me@proxy:3128")
+    registry = distribution.Registry(parse("registry.example.com/app:1"), settings)
+    connection, target, heads = registry._connection("http://registry.example.com/v2/")
+    assert (connection.host, connection.port, target) == ("proxy", 3128, "http://registry.example.com/v2/")
+    assert heads == {"Proxy-Authorization": basic("us@er:p:w")}
+    connection, target, heads = registry._connection("https://registry.example.com/v2/")
+    assert (connection.host, connection.port, target, heads) == ("proxy", 3128, "/v2/", {})
+    assert connection._tunnel_headers == {"Proxy-Authorization": basic("me:")}  # type: ignore[attr-defined]
 
 
 # -- cancellation ------------------------------------------------------------------------------------

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from pyboxd.errors import Conflict, InvalidArgument, NotFound, SystemFailure
 from pyboxd.image import config as codec
-from pyboxd.image.model import HistoryEntry, ImageDocument, ImageUse, Removed
+from pyboxd.image import diff
+from pyboxd.image.model import HelperResult, HistoryEntry, ImageDocument, ImageUse, Removed
 from pyboxd.image.reference import parse
 from pyboxd.image.workers import Stop, Stopped
 from pyboxd.model import ImageConfig
@@ -138,7 +140,36 @@ def test_an_image_in_use_is_kept(lab: ImageLab) -> None:
     assert lab.images.get(identity).references == ()
     use(lab, identity, running=False)
     assert remove(lab, identity, force=True) == [identity]
+    assert lab.images.list() == []
+
+
+def test_an_image_removed_by_force_serves_its_stopped_container_to_the_end(lab: ImageLab) -> None:
+    parent = lab.add(b"1")
+    identity = lab.add(b"1", b"2", parent=parent)
+    lab.images.tag(identity, "a:1")
+    use(lab, identity, running=False)
+    assert remove(lab, "a:1", force=True) == ["a:1", identity, parent]
+    assert lab.images.list() == []
+    for name in ("a:1", identity.removeprefix("sha256:")[:12]):
+        with pytest.raises(NotFound):
+            lab.images.get(name)
+    with pytest.raises(NotFound):
+        remove(lab, identity, force=True)
+    left = lab.images.get(identity)
+    assert len(left.layers) == 2 and all(lab.layers.has(diff_id) for diff_id in left.layers)
+    lab.images.users = lambda _: ()
+    asyncio.run(lab.images.collect())
     lab.assert_empty()
+
+
+def test_an_image_removed_by_force_may_come_back(lab: ImageLab) -> None:
+    identity = lab.add(b"1")
+    use(lab, identity, running=False)
+    assert remove(lab, identity, force=True) == [identity] and lab.images.list() == []
+    assert lab.add(b"1") == identity and [image.id for image in lab.images.list()] == [identity]
+    lab.images.users = lambda _: ()
+    asyncio.run(lab.images.collect())
+    assert [image.id for image in lab.images.list()] == [identity]
 
 
 def test_children_keep_their_parent(lab: ImageLab) -> None:
@@ -235,6 +266,40 @@ def test_commit_packs_a_folder(lab: ImageLab, tmp_path: Path) -> None:
     lab.assert_tidy()
 
 
+def test_a_commit_reads_nothing_outside_of_its_folder(tmp_path: Path) -> None:
+    """The container goes on meanwhile, and puts links where folders and files were."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "file").write_bytes(b"SECRET")
+    upper = tmp_path / "upper"
+    for name in ("d", "e", "g"):
+        (upper / name).mkdir(parents=True)
+        (upper / name / "file").write_bytes(b"own")
+    (upper / "a").write_bytes(b"own")
+    (upper / "f").write_bytes(b"own")
+    pieces = diff.archive(str(upper), Stop())
+    data = next(pieces)
+    for name in ("d", "f"):
+        (upper / name).rename(tmp_path / name)
+    (upper / "d").symlink_to(tmp_path / "outside")
+    (upper / "f").symlink_to(tmp_path / "outside" / "file")
+    (upper / "e").rename(tmp_path / "e")
+    data += b"".join(pieces)
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        assert archive.getnames() == ["a", "d", "f", "g", "g/file"]
+    assert b"SECRET" not in data
+
+
+def test_a_commit_of_folders_nested_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diff, "MAX_DEPTH", 20)
+    (tmp_path / "/".join("d" * 19)).mkdir(parents=True)
+    assert b"".join(diff.archive(str(tmp_path), Stop()))
+    (tmp_path / "/".join("d" * 20)).mkdir()
+    opened = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(InvalidArgument, match="nested too deeply"):
+        b"".join(diff.archive(str(tmp_path), Stop()))
+    assert len(os.listdir("/proc/self/fd")) == opened
+
+
 def test_commit_without_a_change_adds_no_layer(lab: ImageLab) -> None:
     parent = lab.images.get(lab.add(b"base"))
     image = asyncio.run(lab.images.commit(parent, None, ImageConfig(user="me"), HistoryEntry(created_by="USER me")))
@@ -258,6 +323,45 @@ def test_a_commit_that_fails_leaves_nothing(lab: ImageLab, tmp_path: Path) -> No
 def test_hostile_layers_leave_nothing(lab: ImageLab, name: str) -> None:
     with pytest.raises(InvalidArgument):
         asyncio.run(lab.layers.add(lambda _: iter((tar({"ok": b"1", name: b"2"}),))))
+    lab.assert_empty()
+
+
+@pytest.mark.parametrize("end", [b"", bytes(512), bytes(1024), bytes(10240), bytes(1024) + b"more"])
+def test_the_index_is_made_of_a_complete_archive(lab: ImageLab, end: bytes) -> None:
+    """Folders that are only in names get an entry, and the archive an end; what is kept is what came."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, kind in (("a/b/c", b"0"), ("a", b"5"), ("x/y", b"0"), ("x", b"2"), ("d/e", b"0")):
+            info = tarfile.TarInfo(name)
+            info.type, info.mode, info.linkname = kind, 0o700, "a" if kind == b"2" else ""
+            archive.addfile(info)
+        length = archive.offset
+    data = out.getvalue()[:length] + end
+    seen: list[tuple[str, bytes, int]] = []
+    index = lab.indexer.run_helper
+
+    async def look(args: Sequence[str], stdin: bytes | None = None, timeout: float = 0) -> HelperResult:
+        with tarfile.open(args[-1]) as archive:
+            seen.extend((member.name, member.type, member.mode) for member in archive)
+        assert Path(args[-1]).read_bytes()[:length] == data[:length] and Path(args[-1]).stat().st_size % 512 == 0
+        return await index(args, stdin, timeout)
+
+    lab.indexer.run_helper = look  # type: ignore[method-assign]
+    layer = lab.add_layer(data)
+    assert seen[5:] == [(".", b"5", 0o755), ("a/b", b"5", 0o755), ("d", b"5", 0o755)]
+    assert Path(lab.layers.archive(layer.diff_id)).read_bytes() == data and layer.diff_id == codec.digest_of(data)
+    assert sorted(os.listdir(lab.layers.path(layer.diff_id))) == ["index.erofs", "layer.tar"]
+
+
+def test_a_file_behind_a_link_of_its_layer_is_refused(lab: ImageLab) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, kind in (("lib", tarfile.SYMTYPE), ("lib/file", tarfile.REGTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "usr/lib" if kind == tarfile.SYMTYPE else ""
+            archive.addfile(info)
+    with pytest.raises(InvalidArgument, match="'lib/file' lies behind the link 'lib'"):
+        lab.add_layer(out.getvalue())
     lab.assert_empty()
 
 

@@ -89,6 +89,32 @@ def test_oci_layouts(lab: ImageLab, compress: bool, nested: bool) -> None:
     lab.assert_tidy()
 
 
+@pytest.mark.parametrize("order", [("amd64", "arm64"), ("arm64", "amd64")])
+def test_of_several_platforms_this_machines_is_taken(lab: ImageLab, order: tuple[str, ...]) -> None:
+    files: dict[str, bytes] = {}
+    items = []
+    for architecture in order:
+        one = layout(Sample.of(BASE, architecture=architecture))
+        [item] = json.loads(one["index.json"])["manifests"]
+        items.append(item | {"platform": {"os": "linux", "architecture": architecture}})
+        files |= one
+    inner = json.dumps({"schemaVersion": 2, "manifests": items}).encode()
+    files[f"blobs/sha256/{digest(inner)[7:]}"] = inner
+    notes = {"io.containerd.image.name": "docker.io/library/app:1"}
+    index = {"digest": digest(inner), "size": len(inner), "annotations": notes}
+    files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [index]}).encode()
+    assert load(lab, tar(files)) == ["app:1"]
+    assert [image.architecture for image in lab.images.list()] == ["amd64"]
+
+
+def test_an_index_that_holds_itself_is_refused(lab: ImageLab) -> None:
+    name = digest(b"liar")
+    index = json.dumps({"schemaVersion": 2, "manifests": [{"digest": name, "size": 1}]}).encode()
+    with pytest.raises(InvalidArgument, match="nested too deeply"):
+        load(lab, tar({"index.json": index, f"blobs/sha256/{name[7:]}": index}))
+    lab.assert_empty()
+
+
 def test_a_layer_may_be_there_twice_or_be_a_link(lab: ImageLab) -> None:
     sample = Sample.of(BASE, TOP, BASE)
     assert load(lab, sample.saved("twice")) == ["twice:latest"]

@@ -185,6 +185,14 @@ def test_a_kill_leaves_nothing_to_repair(machine: Machine, who: str) -> None:
     assert not qemu.qemu.lives()
 
 
+def test_the_systems_signal_is_a_stop(machine: Machine) -> None:
+    pid = machine.start().status.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: machine.status().state is MachineState.STOPPED)
+    assert not machine.files.processes.exists() and list(machine.files.sockets.iterdir()) == []
+
+
 def test_a_qemu_without_its_hostagent_is_ended(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     bare = machine.files.folder.parents[2] / "no-programs"
     bare.mkdir(parents=True)

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pybox import process
+from pybox import hostos, process
 from pybox.errors import MachineError
 from pybox.forward.ports import PortRefused, Ports, try_to_listen
-from pybox.hostagent.local import listening_socket
 from pybox.model import ForwardedPort
 from pybox.qemu.monitor import ForwardRefused, Monitor
 
@@ -23,7 +22,7 @@ pytestmark = pytest.mark.skipif(QEMU is None, reason="QEMU is not installed")
 
 def talk(folder: Path, scenario: Callable[[Monitor], Awaitable[None]]) -> int:
     async def main() -> int:
-        with listening_socket(folder / "monitor.sock") as listener, socket.socket(socket.AF_UNIX) as connection:
+        with hostos.current().listen(folder / "monitor.sock") as listener, socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(folder / "monitor.sock"))
             command = [
                 str(QEMU), "-machine", "none", "-nodefaults", "-display", "none",

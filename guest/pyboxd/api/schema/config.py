@@ -19,6 +19,7 @@ from pyboxd.api.fields import (
     JsonObject,
     Kind,
     Table,
+    given,
     list_of,
     optional,
     read_list,
@@ -169,7 +170,7 @@ def _decode_mount(value: object, place: str) -> MountRequest:
         return default if content is None else kind.decode(content, f"Mount.{key}")
 
     bind, volume, tmpfs = part("BindOptions"), part("VolumeOptions"), part("TmpfsOptions")
-    driver = read_object(volume.get("DriverConfig") or {}, "VolumeOptions.DriverConfig")
+    driver = read_object(given(volume, "DriverConfig", {}), "VolumeOptions.DriverConfig")
     return MountRequest(
         type=read(data, "type", TEXT, ""),
         source=read(data, "source", TEXT, ""),
@@ -224,7 +225,7 @@ def _decode_bindings(value: object, place: str) -> tuple[PortBindings, ...]:
     return tuple(
         PortBindings(
             port if "/" in port else f"{port}/tcp",
-            tuple(_decode_binding(item, place) for item in read_list(items or [], place, "[]nat.PortBinding")),
+            tuple(_decode_binding(item, place) for item in read_list(items, place, "[]nat.PortBinding")) if items else (),
         )
         for port, items in read_object(value, place).items()
     )
@@ -232,11 +233,11 @@ def _decode_bindings(value: object, place: str) -> tuple[PortBindings, ...]:
 
 def _decode_binding(value: object, place: str) -> PortBinding:
     data = read_object(value, place)
-    host_port = data.get("HostPort") or ""
-    if isinstance(host_port, int):  # docker-py of old, and people with curl
+    host_port = given(data, "HostPort", "")
+    if isinstance(host_port, int) and not isinstance(host_port, bool):  # docker-py of old, and people with curl
         host_port = str(host_port)
     return PortBinding(
-        TEXT.decode(data.get("HostIp") or "", "PortBinding.HostIp"), TEXT.decode(host_port, "PortBinding.HostPort")
+        TEXT.decode(given(data, "HostIp", ""), "PortBinding.HostIp"), TEXT.decode(host_port, "PortBinding.HostPort")
     )
 
 
@@ -320,8 +321,8 @@ def encode_host_config(host: HostConfig) -> JsonObject:
 
 def decode_endpoint(network: str, value: object) -> EndpointConfig:
     """One entry of `EndpointsConfig`, also `EndpointConfig` of a connect."""
-    data = read_object(value or {}, "EndpointSettings")
-    addressing = read_object(data.get("IPAMConfig") or {}, "EndpointSettings.IPAMConfig")
+    data = read_object({} if value is None else value, "EndpointSettings")
+    addressing = read_object(given(data, "IPAMConfig", {}), "EndpointSettings.IPAMConfig")
 
     def read(source: JsonObject, key: str, kind: Kind, default: Any) -> Any:
         content = source.get(key)
@@ -343,11 +344,11 @@ def decode_create(value: object, name: str, platform: str) -> CreateRequest:
         raise InvalidArgument("config cannot be empty in order to create a container")
     data = read_object(value, "ContainerCreateConfig")
     keys = {key.lower(): content for key, content in data.items()}
-    networking = read_object(keys.get("networkingconfig") or {}, "NetworkingConfig")
-    endpoints = read_object(networking.get("EndpointsConfig") or {}, "NetworkingConfig.EndpointsConfig")
+    networking = read_object(given(keys, "networkingconfig", {}), "NetworkingConfig")
+    endpoints = read_object(given(networking, "EndpointsConfig", {}), "NetworkingConfig.EndpointsConfig")
     return CreateRequest(
         config=CONFIG.decode(data),
-        host=decode_host_config(keys.get("hostconfig") or {}),
+        host=decode_host_config(given(keys, "hostconfig", {})),
         endpoints=tuple(decode_endpoint(network, content) for network, content in endpoints.items()),
         name=name,
         platform=platform,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pyboxd.api.fields import FLAG, PAIRS, TEXT, Field, JsonObject, Table, read_list, read_object
+from pyboxd.api.fields import FLAG, PAIRS, TEXT, Field, JsonObject, Table, given, read_list, read_object
 from pyboxd.api.schema.config import decode_endpoint
 from pyboxd.engine.model import EndpointConfig
 from pyboxd.engine.timestamps import rfc3339
@@ -37,25 +37,25 @@ _REQUEST = Table(
 def decode_create(value: object) -> NetworkRequest:
     """The body of POST /networks/create. InvalidArgument."""
     data = read_object(value if value is not None else {}, "NetworkCreate")
-    given = _REQUEST.given(data)
-    given["options"] = dict(given.get("options", ()))
-    given["labels"] = dict(given.get("labels", ()))
-    given["driver"] = given.get("driver") or "bridge"
-    given.setdefault("name", "")
-    ipam = read_object(data.get("IPAM") or {}, "NetworkCreate.IPAM")
-    pools = [read_object(pool, "IPAMConfig") for pool in read_list(ipam.get("Config") or [], "IPAM.Config")]
+    found = _REQUEST.given(data)
+    found["options"] = dict(found.get("options", ()))
+    found["labels"] = dict(found.get("labels", ()))
+    found["driver"] = found.get("driver") or "bridge"
+    found.setdefault("name", "")
+    ipam = read_object(given(data, "IPAM", {}), "NetworkCreate.IPAM")
+    pools = [read_object(pool, "IPAMConfig") for pool in read_list(given(ipam, "Config", []), "IPAM.Config")]
     pool = next((pool for pool in pools if ":" not in str(pool.get("Subnet", ""))), None)
     if pool is not None:
         for key, attribute in (("Subnet", "subnet"), ("Gateway", "gateway"), ("IPRange", "ip_range")):
             if pool.get(key):
-                given[attribute] = TEXT.decode(pool[key], f"IPAMConfig.{key}")
-    return NetworkRequest(**given)
+                found[attribute] = TEXT.decode(pool[key], f"IPAMConfig.{key}")
+    return NetworkRequest(**found)
 
 
 def decode_connect(value: object, network: str) -> tuple[str, EndpointConfig]:
     """The body of POST …/connect: the container, and what it wants of the network. InvalidArgument."""
     data = read_object(value if value is not None else {}, "NetworkConnect")
-    container = TEXT.decode(data.get("Container") or "", "NetworkConnect.Container")
+    container = TEXT.decode(given(data, "Container", ""), "NetworkConnect.Container")
     if not container:
         raise InvalidArgument("invalid container name or ID: value is empty")
     return container, decode_endpoint(network, data.get("EndpointConfig"))
@@ -65,8 +65,8 @@ def decode_disconnect(value: object) -> tuple[str, bool]:
     """The body of POST …/disconnect: the container, and whether by force. InvalidArgument."""
     data = read_object(value if value is not None else {}, "NetworkDisconnect")
     return (
-        TEXT.decode(data.get("Container") or "", "NetworkDisconnect.Container"),
-        FLAG.decode(data.get("Force") or False, "NetworkDisconnect.Force"),
+        TEXT.decode(given(data, "Container", ""), "NetworkDisconnect.Container"),
+        FLAG.decode(given(data, "Force", False), "NetworkDisconnect.Force"),
     )
 
 

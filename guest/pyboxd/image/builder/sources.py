@@ -6,23 +6,21 @@ import hashlib
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pyboxd.errors import InvalidArgument
 from pyboxd.image.builder.ignore import component_regex
-from pyboxd.image.builder.places import Root
-from pyboxd.image.extract import get_attributes
+from pyboxd.image.builder.trees import Excluded, Item, Tree, is_left_out
 from pyboxd.image.workers import Stop
 
 _WILDCARDS = set("*?[\\")
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 
 
 @dataclass(frozen=True)
 class Source:
-    """One thing to copy: a path inside the root, which a link may lead to."""
+    """One thing to copy: a path inside the tree, which a link may lead to."""
 
     path: str  # clean and relative, "" for the root itself
     directory: bool
@@ -40,21 +38,21 @@ class SourceMissing(InvalidArgument):
         self.path = path
 
 
-def find_sources(root: Root, patterns: Sequence[str], *, from_context: bool) -> list[Source]:
-    """The things that the patterns mean, in order. SourceMissing, InvalidArgument."""
+def find_sources(tree: Tree, patterns: Sequence[str], *, from_context: bool) -> list[Source]:
+    """The things that the patterns mean, in order. SourceMissing, InvalidArgument, OSError."""
     found: dict[str, Source] = {}
     for pattern in patterns:
         path = _clean(pattern, from_context=from_context)
-        matches = list(_matches(root, path.split("/"), "")) if _WILDCARDS & set(path) else [path]
+        matches = list(_matches(tree, path.split("/"), "")) if _WILDCARDS & set(path) else [path]
         for match in matches:
-            status = root.status(match)
-            if status is None:
+            mode = tree.mode(match)
+            if mode is None:
                 if match != path:
                     continue  # a dangling link that a wildcard met
                 raise SourceMissing(pattern)
-            if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
                 raise InvalidArgument(f"cannot copy {pattern}: it is neither a file nor a directory")
-            found[match] = Source(match, stat.S_ISDIR(status.st_mode))
+            found[match] = Source(match, stat.S_ISDIR(mode))
     if not found:
         raise InvalidArgument("no source files were specified")
     return list(found.values())
@@ -70,97 +68,62 @@ def _clean(pattern: str, *, from_context: bool) -> str:
     return path
 
 
-def _matches(root: Root, components: list[str], folder: str) -> Iterator[str]:
+def _matches(tree: Tree, components: list[str], folder: str) -> Iterator[str]:
     """Paths under `folder` that match, one pattern per component."""
     pattern, rest = components[0], components[1:]
     if not _WILDCARDS & set(pattern):
-        names = [pattern] if root.status(f"{folder}/{pattern}") is not None else []
+        names = [pattern] if tree.mode(f"{folder}/{pattern}") is not None else []
     else:
         regex = component_regex(pattern)
-        names = [name for name in _names(root, folder) if regex.fullmatch(name)]
+        names = [name for name in tree.names(folder) if regex.fullmatch(name)]
     for name in names:
         path = f"{folder}/{name}" if folder else name
         if rest:
-            yield from _matches(root, rest, path)
+            yield from _matches(tree, rest, path)
         else:
             yield path
 
 
-def _names(root: Root, folder: str) -> list[str]:
-    try:
-        descriptor = root.open_directory(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    try:
-        return sorted(os.listdir(descriptor))
-    finally:
-        os.close(descriptor)
-
-
-class Hash(Protocol):
+class _Hash(Protocol):
     """An object of hashlib."""
 
     def update(self, data: bytes, /) -> None: ...
 
 
-def content_digest(root: Root, source: Source, excluded: Callable[[str], bool], stop: Stop, *, owners: bool) -> str:
+def content_digest(tree: Tree, source: Source, excluded: Excluded, stop: Stop, *, owners: bool) -> str:
     """Hex digest of names, kinds, modes, contents, attributes and (if asked) owners; never of times."""
     digest = hashlib.sha256()
-    descriptor = root.open(source.path, _READ)
-    try:
-        _Digester(digest, excluded, stop, owners=owners).top(descriptor)
-    finally:
-        os.close(descriptor)
+    with tree.item(source.path) as item:
+        _Digester(digest, excluded, stop, owners=owners).add(item, "")
     return digest.hexdigest()
 
 
 class _Digester:
-    def __init__(self, digest: Hash, excluded: Callable[[str], bool], stop: Stop, *, owners: bool) -> None:
+    def __init__(self, digest: _Hash, excluded: Excluded, stop: Stop, *, owners: bool) -> None:
         self._digest = digest
         self._excluded = excluded
         self._stop = stop
         self._owners = owners
 
-    def top(self, descriptor: int) -> None:
-        self._open(descriptor, os.fstat(descriptor), "")
-
-    def _open(self, descriptor: int, status: os.stat_result, path: str) -> None:
-        """A file or directory that is open."""
-        self._header(status, path)
-        for key, value in sorted(get_attributes(descriptor).items()):
-            self._field(key.encode(), value)
-        if stat.S_ISREG(status.st_mode):
-            self._field(b"size", str(status.st_size).encode())
-            while data := os.read(descriptor, 1 << 20):
-                self._stop.check()
-                self._digest.update(data)
-            return
-        with os.scandir(descriptor) as entries:
-            names = sorted(entry.name for entry in entries)
-        for name in names:
-            inner = f"{path}/{name}" if path else name
-            if not self._excluded(inner):
-                self._entry(descriptor, name, inner)
-
-    def _entry(self, parent: int, name: str, path: str) -> None:
+    def add(self, item: Item, path: str) -> None:
         self._stop.check()
-        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
-            descriptor = os.open(name, _READ | os.O_NOFOLLOW, dir_fd=parent)
-            try:
-                self._open(descriptor, os.fstat(descriptor), path)
-            finally:
-                os.close(descriptor)
-            return
-        self._header(status, path)
-        if stat.S_ISLNK(status.st_mode):
-            self._field(b"link", os.fsencode(os.readlink(name, dir_fd=parent)))
+        mode = item.mode
+        owner = item.owner if self._owners else ""
+        self._fields(os.fsencode(path), b"%o %x %b" % (mode, item.device, str(owner).encode()))
+        if stat.S_ISLNK(mode):
+            self._fields(os.fsencode(item.link()))
+        elif stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            for key, value in sorted(item.attributes().items()):
+                self._fields(key.encode(), value)
+        if stat.S_ISREG(mode):
+            self._fields(item.digest(self._stop))
+        elif stat.S_ISDIR(mode):
+            for child in item.children():
+                inner = f"{path}/{child.name}" if path else child.name
+                if not self._excluded(inner) and not is_left_out(child.mode, child.device):
+                    self.add(child, inner)
 
-    def _header(self, status: os.stat_result, path: str) -> None:
-        self._field(b"path", os.fsencode(path))
-        self._field(b"mode", b"%o %x" % (status.st_mode, status.st_rdev))
-        if self._owners:
-            self._field(b"owner", b"%d:%d" % (status.st_uid, status.st_gid))
-
-    def _field(self, name: bytes, value: bytes) -> None:
-        self._digest.update(b"%d:%s%d:%s" % (len(name), name, len(value), value))
+    def _fields(self, *values: bytes) -> None:
+        """Add values so that their ends can be told."""
+        for value in values:
+            self._digest.update(b"%d:%b" % (len(value), value))

@@ -1,23 +1,20 @@
-"""Files and trees copied between two roots, as COPY does it. Blocking; everything goes through descriptors."""
+"""Items of a tree copied into a root, as COPY does it. Blocking; everything is written through descriptors."""
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument
 from pyboxd.image.builder.modes import ModeChange
 from pyboxd.image.builder.places import Owner, Root
-from pyboxd.image.extract import get_attributes, remove, set_attributes
+from pyboxd.image.builder.trees import Excluded, Item, is_left_out
+from pyboxd.image.extract import remove, set_attributes
 from pyboxd.image.workers import Stop
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NOCTTY
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-_PIECE = 8 * 1024 * 1024
-_CANNOT = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM)
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 @dataclass(frozen=True)
@@ -26,34 +23,28 @@ class CopyRules:
 
     owner: Owner | None = None  # None keeps the original's
     mode: ModeChange | None = None  # None keeps the original's
-    excluded: Callable[[str], bool] = lambda _: False  # by path relative to the copied directory
+    excluded: Excluded = lambda _: False
 
 
 class TreeCopier:
     """Copies into `target`. Hard links among what one copier copies stay hard links."""
 
-    def __init__(self, source: Root, target: Root, rules: CopyRules, stop: Stop) -> None:
-        self._source = source
+    def __init__(self, target: Root, rules: CopyRules, stop: Stop) -> None:
         self._target = target
         self._rules = rules
         self._stop = stop
-        self._linked: dict[tuple[int, int], tuple[str, str]] = {}  # inode -> (directory, name) of its first copy
+        self._linked: dict[object, tuple[str, str]] = {}  # identity -> (directory, name) of its first copy
 
-    def file(self, source: int, folder: str, base: str) -> None:
-        """Copy an open regular file to `folder`/`base`; `folder` is made."""
-        self._stop.check()
+    def file(self, item: Item, folder: str, base: str) -> None:
+        """Copy a regular file to `folder`/`base`; `folder` is made."""
         into = self._target.make_directories(folder, self._rules.owner or (0, 0))
         try:
-            status = os.fstat(source)
-            if not self._link(status, into, base):
-                self._clear(into, base, folder)
-                self._content(source, into, base)
-                self._remember(status, folder, base)
+            self._entry(item, "", into, folder, base)
         finally:
             os.close(into)
 
-    def contents(self, source: int, folder: str, *, take_over: bool) -> None:
-        """Copy what is in the open directory `source` into `folder`.
+    def contents(self, item: Item, folder: str, *, take_over: bool) -> None:
+        """Copy what is in a directory into `folder`.
 
         With `take_over` a directory that has to be made gets mode, owner and times of the source.
         """
@@ -62,47 +53,29 @@ class TreeCopier:
             raise InvalidArgument(f"cannot copy to non-directory: {folder}")
         into = self._target.make_directories(folder, self._rules.owner or (0, 0))
         try:
-            self._children(source, "", into, folder)
+            self._children(item, "", into, folder)
             if take_over and existed is None:
-                self._finish(source, into, os.fstat(source))
+                self._finish(item, into)
         finally:
             os.close(into)
 
-    def _children(self, source: int, path: str, into: int, folder: str) -> None:
-        with os.scandir(source) as entries:
-            names = sorted(entry.name for entry in entries)
-        for name in names:
-            inner = f"{path}/{name}" if path else name
+    def _children(self, item: Item, path: str, into: int, folder: str) -> None:
+        for child in item.children():
+            inner = f"{path}/{child.name}" if path else child.name
             if not self._rules.excluded(inner):
-                self._entry(source, name, inner, into, folder, name)
+                self._entry(child, inner, into, folder, child.name)
 
-    def _entry(self, parent: int, name: str, path: str, into: int, folder: str, base: str) -> None:
+    def _entry(self, item: Item, path: str, into: int, folder: str, base: str) -> None:
         self._stop.check()
-        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        mode = status.st_mode
-        if stat.S_ISDIR(mode):
-            self._directory(parent, name, path, into, f"{folder}/{base}", base)
-        elif stat.S_ISREG(mode):
-            if not self._link(status, into, base):
-                self._clear(into, base, folder)
-                self._regular(parent, name, into, base)
-                self._remember(status, folder, base)
-        elif not _left_out(status) and not self._link(status, into, base):
-            self._clear(into, base, folder)
-            self._special(parent, name, status, into, base)
-            self._remember(status, folder, base)
-
-    def _directory(self, parent: int, name: str, path: str, into: int, folder: str, base: str) -> None:
-        source = os.open(name, _DIRECTORY, dir_fd=parent)
-        try:
-            inner = self._inner_directory(into, folder, base)
+        if stat.S_ISDIR(item.mode):
+            inner = self._inner_directory(into, f"{folder}/{base}", base)
             try:
-                self._children(source, path, inner, folder)
-                self._finish(source, inner, os.fstat(source))
+                self._children(item, path, inner, f"{folder}/{base}")
+                self._finish(item, inner)
             finally:
                 os.close(inner)
-        finally:
-            os.close(source)
+        elif not is_left_out(item.mode, item.device) and not self._link(item, into, base):
+            self._leaf(item, into, folder, base)
 
     def _inner_directory(self, into: int, folder: str, base: str) -> int:
         """The directory to copy into, made if it is missing; a link to a directory stands for it."""
@@ -118,17 +91,24 @@ class TreeCopier:
                 raise InvalidArgument(f"cannot copy to non-directory: {folder}") from None
         return os.open(base, _DIRECTORY, dir_fd=into)
 
-    def _clear(self, into: int, base: str, folder: str) -> None:
-        try:
-            found = os.stat(base, dir_fd=into, follow_symlinks=False)
-        except FileNotFoundError:
-            return
-        if stat.S_ISDIR(found.st_mode):
-            raise InvalidArgument(f"cannot copy to directory: {folder}/{base} is a directory")
-        remove(into, base)
+    def _leaf(self, item: Item, into: int, folder: str, base: str) -> None:
+        """Anything but a directory."""
+        for _ in range(2):
+            try:
+                if stat.S_ISREG(item.mode):
+                    self._regular(item, into, base)
+                else:
+                    self._special(item, into, base)
+                break
+            except FileExistsError:
+                if stat.S_ISDIR(os.stat(base, dir_fd=into, follow_symlinks=False).st_mode):
+                    raise InvalidArgument(f"cannot copy to directory: {folder}/{base} is a directory") from None
+                remove(into, base)
+        if item.identity is not None:
+            self._linked[item.identity] = (folder, base)
 
-    def _link(self, status: os.stat_result, into: int, base: str) -> bool:
-        first = self._linked.get((status.st_dev, status.st_ino)) if status.st_nlink > 1 else None
+    def _link(self, item: Item, into: int, base: str) -> bool:
+        first = self._linked.get(item.identity) if item.identity is not None else None
         if first is None:
             return False
         folder, name = first
@@ -142,75 +122,33 @@ class TreeCopier:
             os.close(directory)
         return True
 
-    def _remember(self, status: os.stat_result, folder: str, base: str) -> None:
-        if status.st_nlink > 1:
-            self._linked[status.st_dev, status.st_ino] = (folder, base)
-
-    def _regular(self, parent: int, name: str, into: int, base: str) -> None:
-        source = os.open(name, _READ, dir_fd=parent)
+    def _regular(self, item: Item, into: int, base: str) -> None:
+        target = os.open(base, _NEW, 0o600, dir_fd=into)
         try:
-            self._content(source, into, base)
-        finally:
-            os.close(source)
-
-    def _content(self, source: int, into: int, base: str) -> None:
-        target = os.open(base, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=into)
-        try:
-            copy_content(source, target, self._stop)
-            self._finish(source, target, os.fstat(source))
+            item.write_to(target, self._stop)
+            self._finish(item, target)
         finally:
             os.close(target)
 
-    def _special(self, parent: int, name: str, status: os.stat_result, into: int, base: str) -> None:
-        if stat.S_ISLNK(status.st_mode):
-            os.symlink(os.readlink(name, dir_fd=parent), base, dir_fd=into)
+    def _special(self, item: Item, into: int, base: str) -> None:
+        is_link = stat.S_ISLNK(item.mode)
+        if is_link:
+            os.symlink(item.link(), base, dir_fd=into)
         else:
-            os.mknod(base, stat.S_IFMT(status.st_mode) | 0o600, status.st_rdev, dir_fd=into)
-        uid, gid = self._rules.owner or (status.st_uid, status.st_gid)
+            os.mknod(base, stat.S_IFMT(item.mode) | 0o600, item.device, dir_fd=into)
+        uid, gid = self._rules.owner or item.owner
         os.chown(base, uid, gid, dir_fd=into, follow_symlinks=False)
-        if not stat.S_ISLNK(status.st_mode):
-            os.chmod(base, self._mode(status), dir_fd=into)
-        os.utime(base, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=into, follow_symlinks=False)
+        if not is_link:
+            os.chmod(base, self._mode(item), dir_fd=into)
+        os.utime(base, ns=item.times, dir_fd=into, follow_symlinks=False)
 
-    def _finish(self, source: int, target: int, status: os.stat_result) -> None:
-        uid, gid = self._rules.owner or (status.st_uid, status.st_gid)
+    def _finish(self, item: Item, target: int) -> None:
+        uid, gid = self._rules.owner or item.owner
         os.fchown(target, uid, gid)
-        os.fchmod(target, self._mode(status))
-        set_attributes(target, get_attributes(source))
-        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.fchmod(target, self._mode(item))  # behind chown, which takes set-user-id away
+        set_attributes(target, item.attributes())
+        os.utime(target, ns=item.times)
 
-    def _mode(self, status: os.stat_result) -> int:
-        mode = stat.S_IMODE(status.st_mode)
-        if self._rules.mode is None:
-            return mode
-        return self._rules.mode.apply(mode, directory=stat.S_ISDIR(status.st_mode))
-
-
-def _left_out(status: os.stat_result) -> bool:
-    """Sockets, and the device that overlayfs writes for what was removed."""
-    return stat.S_ISSOCK(status.st_mode) or (stat.S_ISCHR(status.st_mode) and status.st_rdev == 0)
-
-
-def copy_content(source: int, target: int, stop: Stop) -> None:
-    """All bytes of one open file into another, by the kernel where it can."""
-    for transfer in (_by_range, _by_sendfile):
-        try:
-            while transfer(source, target):
-                stop.check()
-            return
-        except OSError as error:
-            if error.errno not in _CANNOT:
-                raise
-    while data := os.read(source, 1 << 20):
-        stop.check()
-        left = memoryview(data)
-        while left:
-            left = left[os.write(target, left) :]
-
-
-def _by_range(source: int, target: int) -> int:
-    return os.copy_file_range(source, target, _PIECE)
-
-
-def _by_sendfile(source: int, target: int) -> int:
-    return os.sendfile(target, source, None, _PIECE)
+    def _mode(self, item: Item) -> int:
+        mode = stat.S_IMODE(item.mode)
+        return self._rules.mode.apply(mode, directory=stat.S_ISDIR(item.mode)) if self._rules.mode else mode
