@@ -1,10 +1,10 @@
 """Errors of the host program. `cli/main.py` is the one place that turns them into text and an exit status.
 
-    PyboxError            what failed, what was seen, what to do
-     ├── UsageProblem     the command line or a setting is wrong          exit 2
-     ├── MachineError     a machine cannot start, stop, answer            exit 1
-     ├── EngineError      the engine answered with an HTTP error          exit 1 (125 for `run`)
-     └── ImageBuildError  the guest image cannot be made                  exit 1
+PyboxError            what failed, what was seen, what to do
+ ├── UsageProblem     the command line or a setting is wrong          exit 2
+ ├── MachineError     a machine cannot start, stop, answer            exit 1
+ ├── EngineError      the engine answered with an HTTP error          exit 1 (125 for `run`)
+ └── ImageBuildError  the guest image cannot be made                  exit 1
 """
 
 from __future__ import annotations

@@ -332,3 +332,21 @@ def test_killing_the_spawner_leaves_containers_alone(tmp_path: Path) -> None:
 def _parent(pid: int) -> int:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("PPid")).split()[1])
+
+
+def test_a_script_that_names_the_runtimes_own_program(tmp_path: Path) -> None:
+    """CVE-2019-5736: `#!/proc/self/exe` makes the container run the interpreter; it must not be writable."""
+    if not os.statvfs(os.path.realpath(sys.executable)).f_flag & os.ST_RDONLY:
+        pytest.skip("needs the interpreter on a read-only file system, as in the guest")
+
+    async def scenario(lab: Lab) -> None:
+        script = lab.image / "bin/attack"
+        script.write_text("#!/proc/self/exe\nopen('/proc/self/exe', 'r+b')\nprint('written')\n")
+        script.chmod(0o755)
+        try:
+            result = await lab.run(lab.spec("/bin/attack"))
+        except StartFailure:
+            return
+        assert b"written" not in result.stdout and result.code != 0
+
+    in_lab(tmp_path, scenario)

@@ -30,8 +30,8 @@ def docker(request: pytest.FixtureRequest, cli: Cli) -> str:
 
 
 def test_tour(cli: Cli, docker: str, debian: str, tmp_path: Path) -> None:
-    def ok(*args: str, **options: bytes) -> str:
-        return cli.docker(docker, *args, **options).ok().out.strip()
+    def ok(*args: str, stdin: bytes = b"") -> str:
+        return cli.docker(docker, *args, stdin=stdin).ok().out.strip()
 
     assert json.loads(ok("version", "--format", "json"))["Server"]["ApiVersion"] == "1.51"
     assert ok("run", "--rm", debian, "echo", "hi") == "hi"

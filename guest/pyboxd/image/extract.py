@@ -1,7 +1,7 @@
 """Archives unpacked into a folder that they cannot leave. Blocking.
 
 Every entry is made relative to the descriptor of its directory, names are cleaned first, and no link is followed on
-the way unless the folder itself says where links lead (`Parents`). Extended attributes are limited to those that a
+the way but by who opens the directories (`Parents`). Extended attributes are limited to those that a
 file may carry without changing how the file system is read.
 """
 
@@ -19,60 +19,17 @@ from typing import Protocol
 
 from pyboxd.image.tarread import Kind, TarEntry, TarError, TarReader, clean_name
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _ATTRIBUTES = ("user.", "security.capability", "system.posix_acl_")  # never trusted.overlay.…
 _LATEST = (1 << 34) - 1  # seconds; ext4's last moment
 _WRONG_SHAPE = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOENT, errno.EINVAL)
 
 
 class Parents(Protocol):
-    """Opens directories of the tree that is written."""
+    """Opens directories of the tree that is written, and so decides where links in it lead."""
 
     def open(self, path: str, make: bool) -> int:
         """A descriptor, the caller's to close, of the directory `path` ("" is the top). OSError."""
         ...
-
-    @property
-    def follows(self) -> bool:
-        """Whether a link to a directory may stand for a directory of the archive."""
-        ...
-
-
-class PlainFolder:
-    """A folder in which no link is ever followed."""
-
-    follows = False
-
-    def __init__(self, top: int) -> None:
-        self._top = top
-        self._path = ""  # of the directory that is kept open, because neighbours come one behind the other
-        self._kept = os.dup(top)
-
-    def close(self) -> None:
-        os.close(self._kept)
-
-    def open(self, path: str, make: bool) -> int:
-        if path != self._path:
-            found = self._walk(path, make=make)
-            os.close(self._kept)
-            self._kept, self._path = found, path
-        return os.dup(self._kept)
-
-    def _walk(self, path: str, *, make: bool) -> int:
-        here = os.dup(self._top)
-        for name in path.split("/") if path else ():
-            try:
-                try:
-                    inner = os.open(name, _DIRECTORY, dir_fd=here)
-                except FileNotFoundError:
-                    if not make:
-                        raise
-                    os.mkdir(name, 0o755, dir_fd=here)
-                    inner = os.open(name, _DIRECTORY, dir_fd=here)
-            finally:
-                os.close(here)
-            here = inner
-        return here
 
 
 @dataclass(frozen=True)
@@ -144,7 +101,7 @@ class _Extraction:
             mode = os.stat(base, dir_fd=parent, follow_symlinks=False).st_mode
             if stat.S_ISDIR(mode):
                 return
-            if stat.S_ISLNK(mode) and self._parents.follows:
+            if stat.S_ISLNK(mode):  # of the tree: a system's /lib is one, and must stay it
                 with contextlib.suppress(OSError):
                     os.close(self._parents.open(name, False))
                     return

@@ -117,7 +117,9 @@ class LayerStore:
             if expected and layer.diff_id != expected:
                 raise InvalidArgument(f"layer verification failed: expected diff id {expected}, got {layer.diff_id}")
             if not self.has(layer.diff_id):
-                await self._index(folder, content)
+                with open(f"{folder}/layer.tar", "r+b") as file, _completed(file, content):
+                    await self._index(folder)
+                _sync(f"{folder}/layer.tar")
                 self._publish(folder, self.path(layer.diff_id))
             return layer
         finally:
@@ -128,16 +130,14 @@ class LayerStore:
         os.makedirs(folder)
         return folder
 
-    async def _index(self, folder: str, content: _Content) -> None:
+    async def _index(self, folder: str) -> None:
         command = (MKFS, "--quiet", "--tar=i", "--aufs", f"{folder}/index.erofs", f"{folder}/layer.tar")
-        with open(f"{folder}/layer.tar", "r+b") as file, _completed(file, content):
-            done = await self._helpers.run_helper(command, timeout=INDEX_TIMEOUT)
+        done = await self._helpers.run_helper(command, timeout=INDEX_TIMEOUT)
         if done.status:
             said = done.stderr.decode(errors="replace").strip()
             if "No space left" in said:
                 raise SystemFailure("write layer: no space left on device")
             raise InvalidArgument(f"the layer cannot be indexed: {said or f'mkfs.erofs ended with {done.status}'}")
-        _sync(f"{folder}/layer.tar")
         _sync(f"{folder}/index.erofs")
 
     def _publish(self, folder: str, target: str) -> None:

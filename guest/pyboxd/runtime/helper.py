@@ -80,13 +80,13 @@ def run(connection: socket.socket) -> None:
     except OSError as error:
         _reply(connection, _NOT_STARTED, str(error).encode(), b"")
         return
-    try:
-        output = _communicate(child, connection, stdin, time.monotonic() + job.timeout)
-        status = child.wait() if output is not None else _TIMED_OUT
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+    with child:  # closes its pipes
+        try:
+            output = _communicate(child, connection, stdin, time.monotonic() + job.timeout)
+            status = child.wait() if output is not None else _TIMED_OUT
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
     out, err = output or (b"", b"")
     _reply(connection, status if status >= 0 or output is None else 128 - status, out, err)
 

@@ -32,19 +32,26 @@ path-exclude /usr/share/locale/*
 path-exclude /usr/share/lintian/*
 """
 
+# Run three times: with the packages that every image has (a step that later bootstraps find in the cache), with those
+# that were asked for, and to tidy up.
 INSTALL = b"""set -e
 export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true LC_ALL=C LANGUAGE=C LANG=C
-mkdir -p /var/lib/dpkg/info /var/lib/dpkg/updates /var/lib/dpkg/triggers /var/log /var/cache /run /tmp
-[ -e /var/lib/dpkg/status ] || : >/var/lib/dpkg/status
-[ -e /var/lib/dpkg/available ] || : >/var/lib/dpkg/available
-printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d
-chmod 755 /usr/sbin/policy-rc.d
-dpkg --install --force-depends /.packages/essential/*.deb
-if [ -d /.packages/more ]; then dpkg --install --force-depends /.packages/more/*.deb; fi
-dpkg --configure --pending
-dpkg --audit
-rm -rf /.packages /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/*.log /var/log/apt /var/cache/debconf/*-old
-rm -f /usr/sbin/policy-rc.d /var/lib/dpkg/*-old /etc/machine-id
+case $1 in
+finish)
+    dpkg --audit
+    rm -rf /.packages /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/*.log /var/log/apt /var/cache/debconf/*-old
+    rm -f /usr/sbin/policy-rc.d /var/lib/dpkg/*-old /etc/machine-id
+    ;;
+*)
+    mkdir -p /var/lib/dpkg/info /var/lib/dpkg/updates /var/lib/dpkg/triggers /var/log /var/cache /run /tmp
+    [ -e /var/lib/dpkg/status ] || : >/var/lib/dpkg/status
+    [ -e /var/lib/dpkg/available ] || : >/var/lib/dpkg/available
+    printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+    dpkg --install --force-depends /.packages/$1/*.deb
+    dpkg --configure --pending
+    ;;
+esac
 """
 
 Progress = Callable[[str, int, int], None]
@@ -64,7 +71,8 @@ class Packages:
     """Verified .deb files on the host, in an order in which they can be unpacked."""
 
     essential: tuple[Path, ...]
-    more: tuple[Path, ...]
+    base: tuple[Path, ...]  # what every image has besides
+    more: tuple[Path, ...]  # what was asked for
     sources: bytes  # content of /etc/apt/sources.list.d/debian.sources
 
 
@@ -94,7 +102,7 @@ def bootstrap(
     lines = client.json_lines(
         "POST",
         "/build",
-        {"t": request.name, "rm": True, "dockerfile": "Dockerfile", "version": 1, "nocache": True},
+        {"t": request.name, "rm": True, "dockerfile": "Dockerfile", "version": 1},
         _context(request, packages, seed_tree),
         {"Content-Type": "application/x-tar"},
     )
@@ -111,10 +119,11 @@ def _dockerfile(request: BootstrapRequest, *, more: bool) -> bytes:
         [
             "FROM scratch AS system",
             "ADD seed.tar /",
-            "COPY essential /.packages/essential",
-            *(["COPY more /.packages/more"] if more else []),
             "COPY install /.packages/install",
-            'RUN ["/bin/sh", "/.packages/install"]',
+            "COPY base /.packages/base",
+            'RUN ["/bin/sh", "/.packages/install", "base"]',
+            *(["COPY more /.packages/more", 'RUN ["/bin/sh", "/.packages/install", "more"]'] if more else []),
+            'RUN ["/bin/sh", "/.packages/install", "finish"]',
             "FROM scratch",
             "COPY --from=system / /",
             f'CMD ["{command}"]',
@@ -145,7 +154,7 @@ def _context(
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     yield from _member("seed.tar", seed.getvalue())
-    for folder, paths in (("essential", packages.essential), ("more", packages.more)):
+    for folder, paths in (("base", packages.essential + packages.base), ("more", packages.more)):
         for number, path in enumerate(paths):
             yield from _member(f"{folder}/{number:03}_{path.name}.deb", path.read_bytes())
     yield b"\0" * 1024

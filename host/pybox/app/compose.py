@@ -11,8 +11,8 @@ from pybox.paths import Paths
 
 if TYPE_CHECKING:
     from pybox.app.machines import Machines, Report
-    from pybox.app.streams import Console
     from pybox.engine.client import EngineClient
+    from pybox.hostos.interface import Console
     from pybox_image.download import Cache
     from pybox_image.mirror import Mirror
     from pybox_image.progress import ProgressCallback

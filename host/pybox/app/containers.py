@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pybox.app import options
-from pybox.app.streams import Console, Pumps, detach_keys
+from pybox.app.streams import Pumps, detach_keys
 from pybox.engine.client import EngineClient
 from pybox.errors import EngineError
+from pybox.hostos.interface import Console
 
 NOT_FOUND, NOT_EXECUTABLE, REFUSED = 127, 126, 125
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from pybox.app.bootstrap import BASE_PACKAGES, BootstrapRequest, Packages, Progress
@@ -11,6 +12,7 @@ from pybox.app.compose import package_cache, package_mirror
 from pybox.errors import ImageBuildError
 from pybox_image.debian.archive import Archive
 from pybox_image.debian.deb import data_archive
+from pybox_image.debian.index import Package
 from pybox_image.debian.resolve import closure
 from pybox_image.errors import ImageError
 from pybox_image.progress import Progress as ImageProgress
@@ -41,14 +43,24 @@ def fetch_packages(request: BootstrapRequest, architecture: str, progress: Progr
     try:
         archive = Archive(request.suite, architecture, mirror=mirror, cache=package_cache(report), progress=report)
         essential = closure(archive.index, archive.index.essential())
-        names = {package.name for package in essential}
-        wanted = [*(package.name for package in essential), *BASE_PACKAGES, *request.packages]
-        more = [package for package in closure(archive.index, wanted) if package.name not in names]
-        paths = archive.fetch([*essential, *more])
+        base = _beyond(archive, essential, BASE_PACKAGES)
+        more = _beyond(archive, [*essential, *base], request.packages)
+        paths = iter(archive.fetch([*essential, *base, *more]))
     except ImageError as error:
         raise ImageBuildError(error.brief, error.details, error.resolution) from error
     sources = SOURCES.format(archive=mirror.archive, security=mirror.security, suite=request.suite)
-    return Packages(tuple(paths[: len(essential)]), tuple(paths[len(essential) :]), sources.encode())
+    return Packages(
+        essential=tuple(islice(paths, len(essential))),
+        base=tuple(islice(paths, len(base))),
+        more=tuple(paths),
+        sources=sources.encode(),
+    )
+
+
+def _beyond(archive: Archive, known: Sequence[Package], names: Iterable[str]) -> list[Package]:
+    """The packages of `names` and what they need, without those that are known."""
+    have = [package.name for package in known]
+    return [package for package in closure(archive.index, [*have, *names]) if package.name not in have]
 
 
 def seed_tree(packages: tuple[Path, ...]) -> Iterator[bytes]:

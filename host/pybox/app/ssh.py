@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pybox.app.streams import Console
 from pybox.errors import MachineError
+from pybox.hostos.interface import Console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,39 +6,14 @@ The terminal itself (raw mode, size, signals) is behind `Console`, whose impleme
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 from pybox.engine.client import Hijacked
 from pybox.engine.frames import FrameDecoder, Stream
 from pybox.errors import UsageProblem
+from pybox.hostos.interface import Console
 
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
-
-
-class Console(Protocol):
-    """The user's side of the streams."""
-
-    def read(self) -> bytes:
-        """Some bytes of standard input, b"" at its end. Blocks."""
-
-    def write(self, data: bytes, *, error: bool) -> None: ...
-
-    def size(self) -> tuple[int, int] | None:
-        """(rows, columns), None when there is no terminal."""
-
-    def is_terminal(self) -> bool:
-        """Whether standard input is a terminal."""
-
-    def session(
-        self,
-        *,
-        raw: bool,
-        resize: Callable[[int, int], None] | None,
-        signal: Callable[[str], None] | None,
-    ) -> AbstractContextManager[None]:
-        """Raw mode, size changes and signals handed on while the context lasts; all restored after it."""
 
 
 class DetachKeys:

@@ -11,8 +11,8 @@ import click
 
 if TYPE_CHECKING:
     from pybox.app.machines import Machines
-    from pybox.app.streams import Console
     from pybox.engine.client import EngineClient
+    from pybox.hostos.interface import Console
 
 
 @dataclass

@@ -31,7 +31,10 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        family = getattr(socket, "AF_UNIX", None)
+        if family is None:  # Python on Windows; the named pipe serves docker, but not yet this client
+            raise OSError(0, "this Python has no unix sockets")
+        self.sock = socket.socket(family, socket.SOCK_STREAM)
         self.sock.connect(str(self._path))
 
 

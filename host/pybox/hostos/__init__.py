@@ -7,9 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pybox.hostos.interface import HostSystem
-    from pybox.hostos.posix_terminal import PosixConsole
-    from pybox.hostos.windows_terminal import WindowsConsole
+    from pybox.hostos.interface import Console, HostSystem
 
 
 @cache
@@ -28,7 +26,7 @@ def current() -> HostSystem:
     return Linux()
 
 
-def console() -> PosixConsole | WindowsConsole:
+def console() -> Console:
     """Return the terminal of this program."""
     if sys.platform == "win32":
         from pybox.hostos.windows_terminal import WindowsConsole

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
@@ -124,3 +125,27 @@ def native_arch() -> Arch:
         "",
         "Set `arch` to amd64 or arm64 to have it emulated.",
     )
+
+
+class Console(Protocol):
+    """The user's side of the streams."""
+
+    def read(self) -> bytes:
+        """Some bytes of standard input, b"" at its end. Blocks."""
+
+    def write(self, data: bytes, *, error: bool) -> None: ...
+
+    def size(self) -> tuple[int, int] | None:
+        """(rows, columns), None when there is no terminal."""
+
+    def is_terminal(self) -> bool:
+        """Whether standard input is a terminal."""
+
+    def session(
+        self,
+        *,
+        raw: bool,
+        resize: Callable[[int, int], None] | None,
+        signal: Callable[[str], None] | None,
+    ) -> AbstractContextManager[None]:
+        """Raw mode, size changes and signals handed on while the context lasts; all restored after it."""

@@ -11,15 +11,13 @@ import pytest
 
 from pyboxd.errors import InvalidArgument
 from pyboxd.image.builder.accounts import owner_of
-from pyboxd.image.builder.context import apply_ignore_file, read_dockerfile
-from pyboxd.image.builder.copystep import is_archive
 from pyboxd.image.builder.durations import format_duration, parse_duration
 from pyboxd.image.builder.modes import parse_mode
-from pyboxd.image.builder.places import Root, open_plain
-from pyboxd.image.builder.sources import Source, SourceMissing, content_digest, find_sources
+from pyboxd.image.builder.places import open_plain
+from pyboxd.image.builder.sources import SourceMissing, content_digest, find_sources
 from pyboxd.image.builder.treecopy import CopyRules, TreeCopier
+from pyboxd.image.builder.trees import RootTree
 from pyboxd.image.workers import Stop
-from tests.support.build_lab import archive
 
 ME = (os.getuid(), os.getgid())
 
@@ -37,14 +35,14 @@ def tree(top: Path, *names: str) -> Path:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Iterator[Root]:
+def root(tmp_path: Path) -> Iterator[RootTree]:
     tree(tmp_path / "root", "a.txt", "b.txt", "c.md", ".hidden", "dir/x.txt", "dir/sub/y.txt", "other/x.txt", "a[1].txt")
     (tmp_path / "root/link").symlink_to("dir")
     (tmp_path / "root/out").symlink_to(tmp_path)
     (tmp_path / "root/abs").symlink_to("/dir/x.txt")
     (tmp_path / "root/dangling").symlink_to("nowhere")
     with open_plain(str(tmp_path / "root")) as opened:
-        yield opened
+        yield RootTree(opened)
 
 
 @pytest.mark.parametrize(
@@ -65,29 +63,29 @@ def root(tmp_path: Path) -> Iterator[Root]:
         (["dir/../a.txt"], ["a.txt"]),
     ],
 )
-def test_sources(root: Root, patterns: list[str], expected: list[str]) -> None:
+def test_sources(root: RootTree, patterns: list[str], expected: list[str]) -> None:
     assert [source.path for source in find_sources(root, patterns, from_context=True)] == expected
 
 
-def test_links_lead_inside(root: Root, tmp_path: Path) -> None:
+def test_links_lead_inside(root: RootTree, tmp_path: Path) -> None:
     with pytest.raises(SourceMissing):  # the link's text means a path of the context
         find_sources(root, ["out"], from_context=True)
     with pytest.raises(SourceMissing, match="stat dangling: file does not exist"):
         find_sources(root, ["dangling"], from_context=True)
 
 
-def test_paths_outside(root: Root) -> None:
+def test_paths_outside(root: RootTree) -> None:
     with pytest.raises(InvalidArgument, match="forbidden path outside the build context"):
         find_sources(root, ["../x"], from_context=True)
     assert find_sources(root, ["../../a.txt"], from_context=False)[0].path == "a.txt"
 
 
-def digest(root: Root, path: str, *, excluded: str = "", owners: bool = False) -> str:
+def digest(root: RootTree, path: str, *, excluded: str = "", owners: bool = False) -> str:
     (source,) = find_sources(root, [path], from_context=True)
     return content_digest(root, source, lambda name: name == excluded, Stop(), owners=owners)
 
 
-def test_what_a_digest_sees(root: Root, tmp_path: Path) -> None:
+def test_what_a_digest_sees(root: RootTree, tmp_path: Path) -> None:
     place = tmp_path / "root/dir"
     first = digest(root, "dir")
     os.utime(place / "x.txt", (1, 1))
@@ -106,16 +104,13 @@ def test_what_a_digest_sees(root: Root, tmp_path: Path) -> None:
     assert digest(root, "dir", excluded="sub") != digest(root, "dir")
 
 
-def copy(source: Root, path: str, target: Path, folder: str, **rules: object) -> None:
-    found = Source(path, True)
-    descriptor = source.open_directory(found.path)
-    with open_plain(str(target)) as opened:
-        copier = TreeCopier(source, opened, CopyRules(**{"owner": ME, **rules}), Stop())  # type: ignore[arg-type]
-        copier.contents(descriptor, folder, take_over=True)
-    os.close(descriptor)
+def copy(source: RootTree, path: str, target: Path, folder: str, **rules: object) -> None:
+    with open_plain(str(target)) as opened, source.item(path) as item:
+        copier = TreeCopier(opened, CopyRules(**{"owner": ME, **rules}), Stop())  # type: ignore[arg-type]
+        copier.contents(item, folder, take_over=True)
 
 
-def test_a_tree_is_copied(root: Root, tmp_path: Path) -> None:
+def test_a_tree_is_copied(root: RootTree, tmp_path: Path) -> None:
     place = tmp_path / "root/dir"
     os.link(place / "x.txt", place / "sub/hard")
     (place / "sub").chmod(0o2711)
@@ -133,7 +128,7 @@ def test_a_tree_is_copied(root: Root, tmp_path: Path) -> None:
     assert os.readlink(made / "l") == "/x"
 
 
-def test_modes_and_exclusions(root: Root, tmp_path: Path) -> None:
+def test_modes_and_exclusions(root: RootTree, tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
     copy(root, "dir", tmp_path / "target", "/", mode=parse_mode("u=rwX,go="), excluded=lambda name: name == "sub/y.txt")
     made = tmp_path / "target"
@@ -142,7 +137,7 @@ def test_modes_and_exclusions(root: Root, tmp_path: Path) -> None:
     assert stat.S_IMODE((made / "sub").stat().st_mode) == 0o700
 
 
-def test_links_of_the_target_stay_inside(root: Root, tmp_path: Path) -> None:
+def test_links_of_the_target_stay_inside(root: RootTree, tmp_path: Path) -> None:
     target = tree(tmp_path / "target", "real/")
     (tmp_path / "escape").mkdir()
     (target / "sub").symlink_to("/real")  # a directory of the copy meets a link to a directory of the target
@@ -157,7 +152,7 @@ def test_links_of_the_target_stay_inside(root: Root, tmp_path: Path) -> None:
     assert (target / str(tmp_path / "escape").lstrip("/") / "x/x.txt").exists()
 
 
-def test_conflicts(root: Root, tmp_path: Path) -> None:
+def test_conflicts(root: RootTree, tmp_path: Path) -> None:
     target = tree(tmp_path / "target", "file", "x.txt/")
     with pytest.raises(InvalidArgument, match="cannot copy to non-directory: /file"):
         copy(root, "dir", target, "/file")
@@ -193,55 +188,6 @@ def test_owners(tmp_path: Path) -> None:
         os.mkfifo(etc / "passwd")
         with pytest.raises(InvalidArgument):
             owner_of("web", root)
-
-
-def test_ignore_file(tmp_path: Path) -> None:
-    top = tree(tmp_path / "c", "Dockerfile", "keep/a", "keep/b.o", "drop/a", "drop/keep", "only/x")
-    (top / ".dockerignore").write_text("**/*.o\ndrop\n!drop/keep\nonly\n")
-    apply_ignore_file(str(top), "Dockerfile")
-    left = sorted(str(path.relative_to(top)) for path in top.rglob("*"))
-    assert left == [".dockerignore", "Dockerfile", "drop", "drop/keep", "keep", "keep/a"]
-    (top / "Dockerfile.dockerignore").write_text("keep")
-    apply_ignore_file(str(top), "Dockerfile")
-    assert not (top / "keep").exists()
-
-
-def test_where_the_dockerfile_is(tmp_path: Path) -> None:
-    top = tree(tmp_path / "c", "dockerfile", "sub/Other")
-    (top / "link").symlink_to("/sub/Other")
-    (top / "out").symlink_to("/etc/passwd")
-    assert read_dockerfile(str(top), "Dockerfile") == b"dockerfile"
-    assert read_dockerfile(str(top), "link") == b"sub/Other"
-    for name, message in (
-        ("absent", "Cannot locate specified Dockerfile: absent"),
-        ("out", "Cannot locate specified Dockerfile: out"),
-        ("sub", "Cannot locate specified Dockerfile: sub"),
-        ("../x", "Forbidden path outside the build context"),
-    ):
-        with pytest.raises(InvalidArgument, match=message):
-            read_dockerfile(str(top), name)
-
-
-def test_archives_are_told_by_content(tmp_path: Path) -> None:
-    import bz2
-    import gzip
-    import lzma
-
-    data = archive({"x": "y" * 100_000})
-    cases = [(data, True), (gzip.compress(data), True), (bz2.compress(data), True), (lzma.compress(data), True)]
-    cases += [
-        (b"", False),
-        (b"text" * 1000, False),
-        (gzip.compress(b"text"), False),
-        (b"\x1f\x8b", False),
-        (bytes(2048), False),
-    ]
-    for number, (content, expected) in enumerate(cases):
-        path = tmp_path / str(number)
-        path.write_bytes(content)
-        descriptor = os.open(path, os.O_RDONLY)
-        assert is_archive(descriptor) is expected, number
-        os.close(descriptor)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pyboxd.image.extract import PlainFolder, Rules, extract, nanoseconds
+from pyboxd.image.builder.places import InRoot, open_plain
+from pyboxd.image.extract import Rules, extract, nanoseconds
 from pyboxd.image.tarread import TarError, TarReader
 
 Member = tuple[tarfile.TarInfo, bytes]
@@ -44,13 +45,8 @@ def unpack(top: Path, *members: Member, rules: Rules | None = None) -> None:
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for info, content in members:
             tar.addfile(info, io.BytesIO(content))
-    descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
-    parents = PlainFolder(descriptor)
-    try:
-        extract(TarReader([buffer.getvalue()]), parents, rules or Rules())
-    finally:
-        parents.close()
-        os.close(descriptor)
+    with open_plain(str(top)) as root:
+        extract(TarReader([buffer.getvalue()]), InRoot(root, "/"), rules or Rules())
 
 
 @pytest.fixture
@@ -94,17 +90,16 @@ def test_later_entries_win(top: Path) -> None:
     assert (top / "x/y").read_bytes() == b"y"
 
 
-def test_a_link_is_replaced_and_not_followed(top: Path, tmp_path: Path) -> None:
-    secret = tmp_path / "outside/secret"
-    unpack(top, link("x", str(secret)), member("x", content=b"new"))
+def test_a_link_in_place_of_a_file_is_replaced(top: Path, tmp_path: Path) -> None:
+    unpack(top, link("x", str(tmp_path / "outside/secret")), member("x", content=b"new"))
     assert (top / "x").read_bytes() == b"new" and not (top / "x").is_symlink()
-    unpack(top, link("d", str(tmp_path / "outside")), folder("d", mode=0o700), member("d/y"))
-    assert (top / "d/y").exists() and not (top / "d").is_symlink()
 
 
-def test_hard_links_to_links_stay_links(top: Path, tmp_path: Path) -> None:
-    unpack(top, link("l", str(tmp_path / "outside/secret")), hard("h", "l"))
-    assert (top / "h").is_symlink()
+def test_a_link_in_place_of_a_directory_is_one(top: Path, tmp_path: Path) -> None:
+    unpack(top, folder("real"), link("d", "/real"), folder("d", mode=0o700), member("d/y"), hard("h", "d/y"))
+    assert (top / "d").is_symlink() and (top / "real/y").samefile(top / "h")
+    unpack(top, link("e", "/nowhere"), folder("e"), member("e/y"))
+    assert (top / "e/y").exists() and not (top / "e").is_symlink()
 
 
 Maker = Callable[[Path], list[Member]]
@@ -113,18 +108,36 @@ Maker = Callable[[Path], list[Member]]
 @pytest.mark.parametrize(
     "members",
     [
+        lambda out: [link("d", str(out)), member("d/new")],
+        lambda out: [link("d", f"{'../' * 40}{str(out)[1:]}"), member("d/new")],
+        lambda out: [link("d", str(out)), link("e", "d"), member("e/new")],
+        lambda out: [link("d", str(out)), folder("d/new")],
+        lambda out: [link("d", str(out)), link("d/new", "x")],
+        lambda out: [link("d", str(out)), folder("d", mode=0o700, mtime=1)],
+        lambda out: [member("a"), link("d", str(out)), hard("d/new", "a")],
+    ],
+)
+def test_links_lead_inside(top: Path, tmp_path: Path, members: Maker) -> None:
+    before = (tmp_path / "outside").stat()
+    unpack(top, *members(tmp_path / "outside"))
+    after = (tmp_path / "outside").stat()
+    assert (before.st_mtime_ns, before.st_mode) == (after.st_mtime_ns, after.st_mode)
+
+
+def test_hard_links_to_links_stay_links(top: Path, tmp_path: Path) -> None:
+    unpack(top, link("l", str(tmp_path / "outside/secret")), hard("h", "l"))
+    assert (top / "h").is_symlink()
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
         lambda out: [member("../outside/new")],
         lambda out: [member("a/../../outside/new")],
         lambda out: [folder("..")],
-        lambda out: [link("d", str(out)), member("d/new")],
-        lambda out: [link("d", "../outside"), member("d/new")],
-        lambda out: [link("d", "../outside"), link("e", "d"), member("e/new")],
-        lambda out: [link("d", str(out)), folder("d/new")],
-        lambda out: [link("d", str(out)), link("d/new", "x")],
         lambda out: [link("d", str(out)), hard("new", "d/secret")],
         lambda out: [hard("new", "../outside/secret")],
         lambda out: [hard("new", str(out / "secret"))],
-        lambda out: [member("a"), link("d", str(out)), hard("d/new", "a")],
         lambda out: [hard("new", "absent")],
         lambda out: [folder("d"), hard("new", "d")],
         lambda out: [hard("new", "/")],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +39,21 @@ class Turns:
         self.loop.running = False
 
 
+@pytest.fixture
+def turns() -> Iterator[Turns]:
+    made = Turns()
+    yield made
+    made.loop.close()
+
+
+@pytest.fixture
+def ends(turns: Turns) -> Iterator[Ends]:
+    made = Ends(turns)
+    yield made
+    made.engine.close()
+    made.peer.drop()
+
+
 class Ends:
     """A peer with the engine's end of its connection."""
 
@@ -60,9 +75,7 @@ class Ends:
         self.rooms += 1
 
 
-def test_a_peer_receives_sends_and_goes() -> None:
-    turns = Turns()
-    ends = Ends(turns)
+def test_a_peer_receives_sends_and_goes(turns: Turns, ends: Ends) -> None:
     ends.engine.sendall(wire.pack(wire.STDIN, b"one") + wire.pack(wire.STDIN, b""))
     turns.until(lambda: len(ends.frames) == 2)
     assert ends.frames == [(wire.STDIN, b"one"), (wire.STDIN, b"")]
@@ -75,9 +88,7 @@ def test_a_peer_receives_sends_and_goes() -> None:
     ends.peer.send(wire.STDOUT, b"nobody hears it")
 
 
-def test_a_peer_that_does_not_read_fills_and_has_room_again() -> None:
-    turns = Turns()
-    ends = Ends(turns)
+def test_a_peer_that_does_not_read_fills_and_has_room_again(turns: Turns, ends: Ends) -> None:
     sent = 0
     while not ends.peer.full:
         ends.peer.send(wire.STDOUT, b"x" * 10_000)
@@ -95,9 +106,7 @@ def test_a_peer_that_does_not_read_fills_and_has_room_again() -> None:
     assert ends.rooms == 1 and not ends.peer.full
 
 
-def test_a_peer_ends_when_it_has_sent_everything() -> None:
-    turns = Turns()
-    ends = Ends(turns)
+def test_a_peer_ends_when_it_has_sent_everything(turns: Turns, ends: Ends) -> None:
     for _ in range(50):
         ends.peer.send(wire.STDOUT, b"x" * 10_000)
     ends.peer.end()
@@ -115,16 +124,12 @@ def test_a_peer_ends_when_it_has_sent_everything() -> None:
 
 
 @pytest.mark.parametrize("garbage", [b"\xff\xff\xff\xff\xff", wire.pack(99, b"")])
-def test_a_peer_that_talks_nonsense_is_dropped(garbage: bytes) -> None:
-    turns = Turns()
-    ends = Ends(turns)
+def test_a_peer_that_talks_nonsense_is_dropped(turns: Turns, ends: Ends, garbage: bytes) -> None:
     ends.engine.sendall(garbage)
     turns.until(lambda: ends.gone)
 
 
-def test_input_waits_for_the_process_and_its_sender_for_the_input() -> None:
-    turns = Turns()
-    ends = Ends(turns)
+def test_input_waits_for_the_process_and_its_sender_for_the_input(turns: Turns, ends: Ends) -> None:
     read, write = os.pipe()
     stdin = Input(turns.loop, write)
     data = b"y" * 65536
@@ -149,9 +154,7 @@ def test_input_waits_for_the_process_and_its_sender_for_the_input() -> None:
     os.close(read)
 
 
-def test_input_that_nobody_takes_any_more_is_dropped() -> None:
-    turns = Turns()
-    ends = Ends(turns)
+def test_input_that_nobody_takes_any_more_is_dropped(turns: Turns, ends: Ends) -> None:
     read, write = os.pipe()
     stdin = Input(turns.loop, write)
     os.close(read)
@@ -161,8 +164,7 @@ def test_input_that_nobody_takes_any_more_is_dropped() -> None:
     stdin.close()
 
 
-def test_output_can_wait_and_is_drained() -> None:
-    turns = Turns()
+def test_output_can_wait_and_is_drained(turns: Turns) -> None:
     read, write = os.pipe()
     seen: list[bytes] = []
     output = Output(turns.loop, read, wire.STDOUT, lambda _, data: seen.append(data))
@@ -177,8 +179,7 @@ def test_output_can_wait_and_is_drained() -> None:
     os.close(write)
 
 
-def test_the_end_of_output_is_told_once() -> None:
-    turns = Turns()
+def test_the_end_of_output_is_told_once(turns: Turns) -> None:
     read, write = os.pipe()
     seen: list[bytes] = []
     output = Output(turns.loop, read, wire.STDERR, lambda _, data: seen.append(data))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,7 +93,10 @@ def test_dockerfile_outside_and_missing(tmp_path: Path) -> None:
 
 def test_failed_step_carries_its_status() -> None:
     shown: list[str] = []
-    lines = [{"stream": "Step 1/1 : RUN false\n"}, {"error": "returned 3", "errorDetail": {"code": 3, "message": "x"}}]
+    lines: list[dict[str, Any]] = [
+        {"stream": "Step 1/1 : RUN false\n"},
+        {"error": "returned 3", "errorDetail": {"code": 3, "message": "x"}},
+    ]
     with pytest.raises(EngineError) as caught:
         follow(iter(lines), shown.append)
     assert caught.value.exit_code == 3

@@ -180,6 +180,8 @@ def test_a_kill_leaves_nothing_to_repair(machine: Machine, who: str) -> None:
     qemu = Processes.read(machine.files)
     assert qemu is not None and qemu.qemu is not None
     machine.kill(who)
+    # A hostagent needs a moment to notice that its QEMU is gone.
+    wait_until(lambda: machine.status().qemu_pid != qemu.qemu.pid)  # type: ignore[union-attr]
     machine.start()
     assert machine.get("/_ping") == "OK"
     assert not qemu.qemu.lives()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from pybox import settings, settings_values
@@ -142,6 +143,7 @@ def test_sizes_with_and_without_units(number: int) -> None:
     assert settings_values.disk_size(f"{number}G") == settings_values.disk_size(f"{number} GiB") == number << 30
 
 
+@hypothesis_settings(deadline=None)  # it waits for the disk
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters=",\n", exclude_categories=["C", "Z"]), min_size=1)))
 def test_text_is_written_as_toml_reads_it(tmp_path_factory: pytest.TempPathFactory, items: list[str]) -> None:
     file = SettingsFile(tmp_path_factory.mktemp("settings") / "settings.toml")

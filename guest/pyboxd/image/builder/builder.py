@@ -7,6 +7,7 @@ target does not need are not built.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import uuid
@@ -20,6 +21,7 @@ from pyboxd.image.builder import words
 from pyboxd.image.builder.arguments import GlobalArguments, platform_arguments
 from pyboxd.image.builder.cache import Cache
 from pyboxd.image.builder.context import apply_ignore_file, read_dockerfile, receive
+from pyboxd.image.builder.contexttree import ContextTree
 from pyboxd.image.builder.doors import BuildOutput, BuildRequest, ImageStore, OutputSink, StepRunner
 from pyboxd.image.builder.instructions import Instruction, Label
 from pyboxd.image.builder.parser import parse
@@ -57,8 +59,10 @@ class Builder:
         os.makedirs(f"{folder}/empty")
         os.chmod(f"{folder}/empty", 0o755)
         try:
-            session = await self._session(request, context, output, folder)
-            image = await self._stages(session)
+            tree = await receive(context, f"{folder}/context")
+            with contextlib.closing(tree):
+                session = self._session(request, tree, output, folder)
+                image = await self._stages(session)
         except OSError as error:
             raise SystemFailure(f"build: {error.strerror or error}") from error
         finally:
@@ -77,14 +81,10 @@ class Builder:
         self._cache.forget()
         shutil.rmtree(self._cache_mounts, ignore_errors=True)
 
-    async def _session(
-        self, request: BuildRequest, context: AsyncIterator[bytes], output: OutputSink, folder: str
-    ) -> Session:
-        place = f"{folder}/context"
-        await receive(context, place)
+    def _session(self, request: BuildRequest, context: ContextTree, output: OutputSink, folder: str) -> Session:
         name = request.dockerfile or "Dockerfile"
-        recipe = divide(parse(read_dockerfile(place, name), name))
-        await asyncio.to_thread(apply_ignore_file, place, name)
+        recipe = divide(parse(read_dockerfile(context, name), name))
+        apply_ignore_file(context, name)
         arguments = self._arguments(request)
         for argument in recipe.arguments:
             for written, default in argument.arguments:
@@ -99,6 +99,7 @@ class Builder:
             output=output,
             folder=folder,
             cache_mounts=self._cache_mounts,
+            context=context,
             recipe=with_bases(recipe, arguments.for_bases()),
             arguments=arguments,
         )

@@ -36,7 +36,7 @@ class _Node:
     offset: int = 0  # of the content in the spool
     size: int = 0
     digest: bytes = b""
-    attributes: Mapping[str, bytes] = _NOTHING
+    attributes: Mapping[str, bytes] = field(default_factory=lambda: _NOTHING)
     names: int = 1
     children: dict[str, _Node] = field(default_factory=dict)
 

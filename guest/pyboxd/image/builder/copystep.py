@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import posixpath
@@ -11,20 +12,20 @@ from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument
 from pyboxd.image.builder.accounts import owner_of
+from pyboxd.image.builder.contexttree import ContextTree
 from pyboxd.image.builder.ignore import Patterns
 from pyboxd.image.builder.modes import ModeChange
-from pyboxd.image.builder.places import Owner, Root, open_layers, open_plain, writable
+from pyboxd.image.builder.places import InRoot, Owner, Root, open_layers, open_plain, writable
 from pyboxd.image.builder.sources import Source, content_digest, find_sources
 from pyboxd.image.builder.treecopy import CopyRules, TreeCopier
+from pyboxd.image.builder.trees import Item, RootTree, Tree
 from pyboxd.image.compression import decompressed
 from pyboxd.image.extract import Rules, extract
 from pyboxd.image.tarread import TarReader
 from pyboxd.image.workers import Stop
 
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 _PIECE = 256 * 1024
 _MAX_LINKS = 40  # as the kernel's own limit
-_START = 1 << 20  # bytes of a file that are looked at to tell whether it is an archive
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class CopyPlan:
     patterns: tuple[str, ...]
     extras: tuple[Extra, ...]
     target: str  # absolute; a slash at the end says that it is a directory
-    origin: str  # directory of the context; "" copies from layers
+    context: ContextTree
     layers: tuple[str, ...] | None  # of another image, top first; None copies from the context
     owner: str = ""  # as --chown says
     mode: ModeChange | None = None
@@ -72,10 +73,10 @@ class Destination:
 
 def find(plan: CopyPlan, empty: str, known: str | None, stop: Stop) -> Found:
     """Look up and hash the sources; `known` is the digest if it need not be computed. Blocking."""
-    with _source_root(plan, empty) as root:
+    with _source_tree(plan, empty) as tree:
         sources: list[Source] = []
         if plan.patterns:
-            sources = find_sources(root, plan.patterns, from_context=plan.layers is None)
+            sources = find_sources(tree, plan.patterns, from_context=plan.layers is None)
         if len(sources) + len(plan.extras) > 1 and not plan.target.endswith("/"):
             raise InvalidArgument(
                 f"When using {plan.word} with more than one source file, "
@@ -86,7 +87,7 @@ def find(plan: CopyPlan, empty: str, known: str | None, stop: Stop) -> Found:
         excluded = Patterns(plan.exclude).matches
         digests = [
             ("dir:" if source.directory else "file:")
-            + content_digest(root, source, excluded, stop, owners=plan.layers is not None)
+            + content_digest(tree, source, excluded, stop, owners=plan.layers is not None)
             for source in sources
         ]
     digests += [f"file:{_file_digest(extra, stop)}" for extra in plan.extras]
@@ -110,62 +111,57 @@ def _file_digest(extra: Extra, stop: Stop) -> str:
     return digest.hexdigest()
 
 
-def _source_root(plan: CopyPlan, empty: str) -> Root:
-    return open_plain(plan.origin) if plan.layers is None else open_layers(plan.layers, empty)
+@contextlib.contextmanager
+def _source_tree(plan: CopyPlan, empty: str) -> Iterator[Tree]:
+    if plan.layers is None:
+        yield plan.context
+        return
+    with open_layers(plan.layers, empty) as root:
+        yield RootTree(root)
 
 
 def perform(plan: CopyPlan, found: Found, destination: Destination, stop: Stop) -> None:
     """Write everything into the destination's upper directory. Blocking. InvalidArgument, OSError."""
     place = destination
     with (
-        _source_root(plan, place.empty) as source,
+        _source_tree(plan, place.empty) as source,
         writable(place.lower, place.upper, place.work, place.empty) as target,
     ):
         _Writer(plan, source, target, stop).run(found.sources)
 
 
 class _Writer:
-    def __init__(self, plan: CopyPlan, source: Root, target: Root, stop: Stop) -> None:
+    def __init__(self, plan: CopyPlan, source: Tree, target: Root, stop: Stop) -> None:
         self._plan = plan
         self._source = source
         self._target = target
         self._stop = stop
         self._owner: Owner | None = owner_of(plan.owner, target) if plan.owner else None
         of_copies = self._owner or ((0, 0) if plan.layers is None else None)
-        rules = CopyRules(of_copies, plan.mode, Patterns(plan.exclude).matches)
-        self._copier = TreeCopier(source, target, rules, stop)
+        self._excluded = Patterns(plan.exclude).matches
+        self._copier = TreeCopier(target, CopyRules(of_copies, plan.mode, self._excluded), stop)
 
     def run(self, sources: Sequence[Source]) -> None:
         for source in sources:
-            descriptor = self._source.open(source.path, _READ)
-            try:
+            with self._source.item(source.path) as item:
                 if source.directory:
                     take_over = not self._plan.target.endswith("/")
-                    self._copier.contents(descriptor, self._folder(), take_over=take_over)
-                elif self._plan.unpack is not False and is_archive(descriptor):
-                    self._unpack(descriptor)
+                    self._copier.contents(item, self._folder(), take_over=take_over)
                 else:
-                    self._file(descriptor, source.name)
-            finally:
-                os.close(descriptor)
+                    self._file(item, source.name, unpack=self._plan.unpack is not False)
         for extra in self._plan.extras:
-            self._extra(extra)
-
-    def _extra(self, extra: Extra) -> None:
-        descriptor = os.open(extra.path, _READ)
-        try:
-            if extra.downloaded and self._plan.unpack and is_archive(descriptor):
-                self._unpack(descriptor)
-            else:
-                self._file(descriptor, extra.name)
-        finally:
-            os.close(descriptor)
+            folder, name = posixpath.split(extra.path)
+            with open_plain(folder) as root, RootTree(root).item(name) as item:
+                self._file(item, extra.name, unpack=extra.downloaded and bool(self._plan.unpack))
 
     def _folder(self) -> str:
         return self._plan.target.rstrip("/") or "/"
 
-    def _file(self, descriptor: int, name: str) -> None:
-        if Patterns(self._plan.exclude).matches(name):
+    def _file(self, item: Item, name: str, *, unpack: bool) -> None:
+        if self._excluded(name):
+            return
+        if unpack and is_archive(item, self._stop):
+            self._unpack(item)
             return
         target = self._plan.target
         there = self._target.status(target)
@@ -173,7 +169,7 @@ class _Writer:
             folder, base = self._folder(), name
         else:
             folder, base = self._behind_links(target)
-        self._copier.file(descriptor, folder, base)
+        self._copier.file(item, folder, base)
 
     def _behind_links(self, target: str) -> tuple[str, str]:
         """Directory and name of a file to write: a link there means what it leads to, dangling or not."""
@@ -187,38 +183,15 @@ class _Writer:
             target = link if link.startswith("/") else f"{folder}/{link}"
         raise InvalidArgument(f"cannot write to {self._plan.target}: it is a link that leads nowhere")
 
-    def _unpack(self, descriptor: int) -> None:
+    def _unpack(self, item: Item) -> None:
         os.close(self._target.make_directories(self._folder(), self._owner or (0, 0)))
-        parents = _InRoot(self._target, self._folder())
         rules = Rules(owners=True, owner=self._owner, devices=True)
-        extract(TarReader(decompressed(_chunks(descriptor, self._stop))), parents, rules)
+        extract(TarReader(decompressed(item.chunks(self._stop))), InRoot(self._target, self._folder()), rules)
 
 
-class _InRoot:
-    """The directories of an archive below a folder of a root file system; links lead where they lead there."""
-
-    follows = True
-
-    def __init__(self, root: Root, folder: str) -> None:
-        self._root = root
-        self._folder = folder
-
-    def open(self, path: str, make: bool) -> int:
-        whole = f"{self._folder}/{path}"
-        return self._root.make_directories(whole) if make else self._root.open_directory(whole)
-
-
-def is_archive(descriptor: int) -> bool:
-    """Whether an open file is a tar archive, compressed or not; its offset is kept."""
+def is_archive(item: Item, stop: Stop) -> bool:
+    """Whether a regular file is a tar archive, compressed or not."""
     try:
-        start = os.pread(descriptor, _START, 0)
-        pieces = decompressed(start[at : at + _PIECE] for at in range(0, len(start), _PIECE))
-        return next(iter(TarReader(pieces)), None) is not None
+        return next(iter(TarReader(decompressed(item.chunks(stop)))), None) is not None
     except InvalidArgument:
         return False
-
-
-def _chunks(descriptor: int, stop: Stop) -> Iterator[bytes]:
-    while data := os.read(descriptor, _PIECE):
-        stop.check()
-        yield data

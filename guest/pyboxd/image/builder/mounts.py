@@ -13,7 +13,10 @@ from pyboxd.image.builder.doors import StepMount
 from pyboxd.image.builder.places import Root, attach, open_layers, open_plain, writable
 from pyboxd.image.builder.runstep import SCRIPTS, CommandLine, MountOption, cache_folder
 from pyboxd.image.builder.session import Session
+from pyboxd.image.builder.sources import find_sources
 from pyboxd.image.builder.stages import Stage
+from pyboxd.image.builder.treecopy import CopyRules, TreeCopier
+from pyboxd.image.workers import Stop, run_blocking
 from pyboxd.linux import constants as k
 from pyboxd.linux.mount import umount2
 
@@ -46,22 +49,34 @@ async def _mount(session: Session, stage: Stage, option: MountOption, stack: con
         if option.sharing != "shared":
             await stack.enter_async_context(_locks.setdefault(folder, asyncio.Lock()))
         return StepMount("bind", folder, option.target, readonly=option.readonly)
-    lower: tuple[str, ...] = (session.context,)
-    if option.source_from:
-        lower = await session.lower(await session.source_image(option.source_from, stage))
     place = session.new_folder("mount")
-    root = stack.enter_context(_view(session, lower, readonly=option.readonly))
-    attach(root, place)
+    if not option.source_from:
+        source = await run_blocking(lambda stop: _copy_of_context(session, option.source, place, stop))
+        return StepMount("bind", source, option.target, readonly=option.readonly)
+    lower = await session.lower(await session.source_image(option.source_from, stage))
+    if option.readonly:
+        view: contextlib.AbstractContextManager[Root] = open_layers(lower, session.empty)
+    else:  # what is written there is thrown away
+        step = session.new_step()
+        view = writable(lower, step.upper, step.work, session.empty)
+    attach(stack.enter_context(view), place)
     stack.callback(umount2, place, k.MNT_DETACH)
     return StepMount("bind", _inside(place, option.source), option.target, readonly=option.readonly)
 
 
-def _view(session: Session, lower: tuple[str, ...], *, readonly: bool) -> contextlib.AbstractContextManager[Root]:
-    """The layers as a root that can be attached; writes are thrown away."""
-    if readonly:
-        return open_layers(lower, session.empty)
-    step = session.new_step()
-    return writable(lower, step.upper, step.work, session.empty)
+def _copy_of_context(session: Session, source: str, place: str, stop: Stop) -> str:
+    """Path of a copy of a file or directory of the context. InvalidArgument."""
+    try:
+        (found,) = find_sources(session.context, [source or "."], from_context=True)
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"failed to mount {source}: {error}") from error
+    with session.context.item(found.path) as item, open_plain(place) as root:
+        copier = TreeCopier(root, CopyRules((0, 0)), stop)
+        if found.directory:
+            copier.contents(item, "/copy", take_over=True)
+        else:
+            copier.file(item, "/", "copy")
+    return f"{place}/copy"
 
 
 def _inside(place: str, source: str) -> str:

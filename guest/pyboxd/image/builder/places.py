@@ -93,6 +93,18 @@ class Root:
             return _Maker(self.fd, owner, mode).run(path)
 
 
+class InRoot:
+    """Directories of an archive below `folder` of a root (`extract.Parents`); links lead where they lead there."""
+
+    def __init__(self, root: Root, folder: str) -> None:
+        self._root = root
+        self._folder = folder
+
+    def open(self, path: str, make: bool) -> int:
+        whole = f"{self._folder}/{path}"
+        return self._root.make_directories(whole) if make else self._root.open_directory(whole)
+
+
 class _Maker:
     """A walk from the root that makes directories, holding a descriptor of every one on its way."""
 

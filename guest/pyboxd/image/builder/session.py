@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pyboxd.errors import InvalidArgument, NotFound
 from pyboxd.image.builder.arguments import GlobalArguments
 from pyboxd.image.builder.cache import Cache
+from pyboxd.image.builder.contexttree import ContextTree
 from pyboxd.image.builder.doors import BuildOutput, BuildRequest, ImageStore, OutputSink, StepRunner
 from pyboxd.image.builder.stages import Recipe, Stage, find
 from pyboxd.image.model import Image, Progress
@@ -57,15 +58,11 @@ class Session:
     output: OutputSink
     folder: str
     cache_mounts: str  # directory of `RUN --mount=type=cache`
+    context: ContextTree
     recipe: Recipe
     arguments: GlobalArguments
     results: dict[int, StageResult] = field(default_factory=dict)
     _steps: int = 0
-
-    @property
-    def context(self) -> str:
-        """The unpacked build context."""
-        return f"{self.folder}/context"
 
     @property
     def empty(self) -> str:
