@@ -68,7 +68,7 @@ def bake(kernel: bytes, initrd: bytes, *, console: str, space: int, work: Path, 
         BakeBoot(
             kernel=work / "vmlinuz",
             initrd=work / "initrd",
-            append=f"console={console} quiet loglevel=3 mitigations=off panic=-1",
+            append=f"console={console} quiet loglevel=3 mitigations=off panic=-1 no_timer_check nowatchdog tsc=reliable",
             disks=tuple(sizes),
             memory_mib=_MEMORY_MIB,
             timeout=_TIMEOUT,

@@ -13,7 +13,6 @@ import pytest
 from tests.support.pybox_cli import Cli
 
 BASE = "debian:trixie-slim"
-NODE = "node-base"
 
 
 @pytest.fixture(scope="session")
@@ -49,8 +48,11 @@ def shared(home: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def debian(cli: Cli) -> str:
-    """A base image made from Debian packages in this machine."""
-    cli.ok("image", "bootstrap", "-t", BASE, timeout=900)
+    """A base image made from Debian packages in this machine (or loaded from PYBOX_TEST_BASE, to save the time)."""
+    if archive := os.environ.get("PYBOX_TEST_BASE"):
+        cli.ok("load", "-i", archive)
+    else:
+        cli.ok("image", "bootstrap", "-t", BASE, timeout=1800)
     return BASE
 
 

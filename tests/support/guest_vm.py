@@ -32,7 +32,7 @@ def run_guest_tests(image: Path, boot: BootFunction, work: Path, arguments: list
         BakeBoot(
             kernel=kernel,
             initrd=work / "initrd",
-            append="console=ttyS0 quiet loglevel=3 mitigations=off panic=-1",
+            append="console=ttyS0 quiet loglevel=3 mitigations=off panic=-1 no_timer_check nowatchdog tsc=reliable",
             disks=(root, data),
             memory_mib=1024,
             timeout=1200,

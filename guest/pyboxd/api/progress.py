@@ -9,7 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from pyboxd.api.fields import JsonObject
-from pyboxd.errors import PyboxdError
+from pyboxd.errors import PyboxdError, SystemFailure
 from pyboxd.image.model import Progress
 
 log = logging.getLogger(__name__)
@@ -65,10 +65,11 @@ async def stream(
                 yield b"".join(waiting)
                 waiting.clear()
         error = task.exception()
-        if error is not None and said <= held:
-            raise error
         if error is not None:
-            waiting.append(line(_in_band(error, code_of)))
+            told = error if isinstance(error, PyboxdError) else _bug(error)
+            if said <= held:
+                raise told
+            waiting.append(line(failure(told, code_of(told))))
         if waiting:
             yield b"".join(waiting)
     finally:
@@ -76,9 +77,8 @@ async def stream(
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _in_band(error: BaseException, code_of: Callable[[PyboxdError], int]) -> JsonObject:
-    if isinstance(error, PyboxdError):
-        return failure(error, code_of(error))
+def _bug(error: BaseException) -> PyboxdError:
+    """What the client is told of a bug; the log has the rest."""
     bug = secrets.token_hex(4)
     log.error("bug %s in a job", bug, exc_info=error)
-    return failure(PyboxdError(f"internal error {bug}: {type(error).__name__}"))
+    return SystemFailure(f"internal error {bug}: {type(error).__name__} (the engine's log has the details)")

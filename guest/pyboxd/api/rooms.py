@@ -92,6 +92,8 @@ class Rooms:
     async def recover(self) -> None:
         """Take over what an earlier engine left: its containers, and the files that nobody has any more."""
         await self.supervisor.recover()
+        self.images.sweep()
+        await self.images.collect()
         known = {container.id for container in self.containers}
         stray = [f"{locations.CONTAINERS}/{name}" for name in os.listdir(locations.CONTAINERS) if name not in known]
         await asyncio.to_thread(_remove_all, stray)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import MappingProxyType
 
 from pyboxd.engine import specs
 from pyboxd.engine.containers import Container
 from pyboxd.engine.model import ContainerConfig, Status
 from pyboxd.engine.preparation import directory_of
-from pyboxd.errors import InvalidArgument
+from pyboxd.errors import InvalidArgument, NotFound
 from pyboxd.image import config as codec
 from pyboxd.image.builder import metadata
 from pyboxd.image.builder.arguments import environment
@@ -20,6 +20,7 @@ from pyboxd.image.builder.words import expand, expand_words
 from pyboxd.image.images import Images, now
 from pyboxd.image.model import HistoryEntry, Image, ImageDocument
 from pyboxd.model import ImageConfig
+from pyboxd.runtime.client import Process
 
 _ALLOWED = (
     "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "ONBUILD", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
@@ -43,10 +44,16 @@ async def commit(
     async with AsyncExitStack() as undo:
         process = container.process
         if pause and process is not None and container.state.status == Status.RUNNING:
-            await process.pause()
-            undo.push_async_callback(process.unpause)
+            with suppress(FileNotFoundError, NotFound):  # it is just ending, and holds still then
+                await process.pause()
+                undo.push_async_callback(_unpause, process)
         upper = specs.upper(directory_of(record.id))
         return await images.commit(parent, upper, config, entry, author=author)
+
+
+async def _unpause(process: Process) -> None:
+    with suppress(FileNotFoundError, NotFound):
+        await process.unpause()
 
 
 async def import_tree(images: Images, chunks: AsyncIterator[bytes], changes: Sequence[str], *, comment: str = "") -> Image:

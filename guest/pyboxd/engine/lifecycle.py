@@ -13,7 +13,8 @@ waits for the end without it.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from pyboxd.engine import names, signals, waiting
 from pyboxd.engine.containers import Container, Containers
@@ -121,7 +122,8 @@ class Lifecycle:
             process = self._running(container)
             if container.state.status == Status.PAUSED:
                 raise Conflict(f"container {container.id} is already paused")
-            await process.pause()
+            with self._still_there(container):
+                await process.pause()
             self._containers.set_state(container, status=Status.PAUSED)
         self._events.container(container.record, "pause")
 
@@ -130,9 +132,18 @@ class Lifecycle:
         async with container.lock:
             if container.state.status != Status.PAUSED:
                 raise Conflict(f"Container {container.id} is not paused")
-            await self._running(container).unpause()
+            with self._still_there(container):
+                await self._running(container).unpause()
             self._containers.set_state(container, status=Status.RUNNING)
         self._events.container(container.record, "unpause")
+
+    @contextmanager
+    def _still_there(self, container: Container) -> Iterator[None]:
+        """A cgroup that is gone belongs to a process whose end is about to be worked up."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise Conflict(f"container {container.id} is not running") from None
 
     def _running(self, container: Container) -> Process:
         """The process. Conflict in Docker's words when there is none."""
