@@ -30,9 +30,11 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def cli(home: Path) -> Iterator[Cli]:
+def cli(home: Path, shared: Path) -> Iterator[Cli]:
     """The running machine's command line."""
     driver = Cli(home)
+    for key, value in (("cpus", "2"), ("memory", "2g"), ("shares", str(shared))):
+        driver.ok("config", "set", key, value)
     driver.ok("start", "--verbose", timeout=900)
     yield driver
     driver.run("stop", timeout=120)

@@ -80,7 +80,7 @@ def test_cache_follows_content(cli: Cli, debian: str) -> None:
     [
         ("FROM scratch\nFRM x\n", "dockerfile parse error line 2: unknown instruction: FRM"),
         ("FROM scratch\nCOPY absent /\n", "absent"),
-        ("FROM no-such-image-anywhere:1\n", "no-such-image-anywhere"),
+        ("FROM localhost:1/nothing:1\n", "connection refused"),
         ("RUN true\n", "no build stage in current context"),
         ("", "cannot be empty"),
     ],

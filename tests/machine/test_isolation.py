@@ -6,6 +6,8 @@ import pytest
 
 from tests.support.pybox_cli import Cli
 
+# The slim image has no mount(8): the call itself, by its number on amd64.
+MOUNT = """perl -e 'exit !(syscall(165, "none", "/mnt", "tmpfs", 0, "") == 0)'"""
 DEFAULT_CAPABILITIES = 0x00000000A80425FB  # the 14 of Docker's default set
 
 
@@ -13,11 +15,11 @@ def test_two_containers_share_nothing(cli: Cli, debian: str, name: str) -> None:
     cli.ok("run", "-d", "--name", name, "--hostname", "other", debian, "sh", "-c", "echo secret >/mark; exec sleep 987")
     script = (
         "ls /proc | grep -c '^[0-9]'; grep -c . /proc/net/dev; hostname; test -e /mark && echo visible;"
-        "grep -l 'sleep.987' /proc/[0-9]*/cmdline; for n in mnt pid net ipc uts cgroup; do readlink /proc/self/ns/$n; done"
+        "cat /proc/[0-9]*/comm | grep -x sleep; for n in mnt pid net ipc uts cgroup; do readlink /proc/self/ns/$n; done"
     )
     mine = cli.ok("run", "--rm", "--hostname", "mine", debian, "sh", "-c", script).splitlines()
     theirs = cli.ok("exec", name, "sh", "-c", "for n in mnt pid net ipc uts cgroup; do readlink /proc/self/ns/$n; done")
-    assert "visible" not in mine and not any("cmdline" in line for line in mine)
+    assert "visible" not in mine and "sleep" not in mine
     assert "mine" in mine
     assert int(mine[0]) < 8
     assert not set(mine) & set(theirs.splitlines())
@@ -43,7 +45,7 @@ def test_capabilities_can_be_dropped_and_added(cli: Cli, debian: str) -> None:
 @pytest.mark.parametrize(
     "script",
     [
-        "mount -t tmpfs none /mnt",
+        MOUNT,
         "unshare -m true",
         "unshare -U true",
         "echo 1 >/proc/sys/kernel/panic",

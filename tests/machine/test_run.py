@@ -32,7 +32,7 @@ def test_stdin_reaches_the_container_and_ends(cli: Cli, debian: str) -> None:
     [
         (("/no/such",), 127, "no such file or directory"),
         (("nosuch",), 127, "executable file not found in $PATH"),
-        (("/etc",), 126, "permission denied"),
+        (("/etc",), 126, "is a directory"),
         (("/etc/passwd",), 126, "permission denied"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,9 +31,9 @@ class Builder(Protocol):
 
 @dataclass(frozen=True)
 class BuildApi:
-    """The handler of builds."""
+    """The handlers of builds. The builder is made when it is needed first."""
 
-    builder: Builder
+    builder: Callable[[], Builder]
 
     def routes(self) -> list[Route]:
         return [Route("POST", "/build", self.build), Route("POST", "/build/prune", self.prune)]
@@ -42,13 +42,13 @@ class BuildApi:
         wanted = decode_request(request.query, request.headers.get("X-Registry-Config", ""))
 
         async def job(say: progress.Say) -> None:
-            await self.builder.build(wanted, request.body, lambda output: say(encode_output(output)))
+            await self.builder().build(wanted, request.body, lambda output: say(encode_output(output)))
 
         return Stream(progress.stream(job, _code_of), eager=False)
 
     async def prune(self, request: Request) -> Response:
         """Forget the cache; the images it is made of go with `docker image prune`."""
-        self.builder.forget_cache()
+        self.builder().forget_cache()
         return Json({"CachesDeleted": None, "SpaceReclaimed": 0})
 
 

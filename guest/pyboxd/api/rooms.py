@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import Callable, Sequence
 
 from pyboxd import locations
 from pyboxd.api.archive import ArchiveApi
-from pyboxd.api.build import BuildApi
+from pyboxd.api.build import BuildApi, Builder
 from pyboxd.api.containers import ContainersApi
 from pyboxd.api.events import EventsApi
 from pyboxd.api.images import ImagesApi
@@ -35,7 +36,6 @@ from pyboxd.engine.trees import remove_tree
 from pyboxd.engine.views import Views
 from pyboxd.engine.volumes import Volumes
 from pyboxd.errors import Conflict, NotFound
-from pyboxd.image.builder.builder import Builder
 from pyboxd.image.model import ImageUse
 from pyboxd.image.room import ImageRoom
 from pyboxd.network.networks import Networks
@@ -57,6 +57,8 @@ class Rooms:
         surroundings: Callable[[], Surroundings],
     ) -> None:
         store = Store(database)
+        self._database = database
+        self._runtime = runtime
         self.images = images
         self.events = events = Events()
         self.containers = containers = Containers(store)
@@ -78,7 +80,7 @@ class Rooms:
             StatsApi(containers),
             ImagesApi(images, containers, events),
             VolumesApi(volumes),
-            BuildApi(Builder(images, Steps(runtime, self.networking), database)),
+            BuildApi(self._builder),
             ArchiveApi(containers, Views(images, preparation), events),
             NetworksApi(self.networking, containers, events),
             EventsApi(events),
@@ -97,6 +99,15 @@ class Rooms:
         known = {container.id for container in self.containers}
         stray = [f"{locations.CONTAINERS}/{name}" for name in os.listdir(locations.CONTAINERS) if name not in known]
         await asyncio.to_thread(_remove_all, stray)
+
+    @functools.cached_property
+    def _cached_builder(self) -> Builder:
+        from pyboxd.image.builder import builder  # two dozen modules that only a build needs
+
+        return builder.Builder(self.images, Steps(self._runtime, self.networking), self._database)
+
+    def _builder(self) -> Builder:
+        return self._cached_builder
 
     def _volume_users(self, name: str) -> Sequence[str]:
         return [

@@ -12,11 +12,6 @@ from pyboxd.engine.model import ContainerConfig, Status
 from pyboxd.engine.preparation import directory_of
 from pyboxd.errors import InvalidArgument, NotFound
 from pyboxd.image import config as codec
-from pyboxd.image.builder import metadata
-from pyboxd.image.builder.arguments import environment
-from pyboxd.image.builder.instructions import interpret
-from pyboxd.image.builder.parser import parse_line
-from pyboxd.image.builder.words import expand, expand_words
 from pyboxd.image.images import Images, now
 from pyboxd.image.model import HistoryEntry, Image, ImageDocument
 from pyboxd.model import ImageConfig
@@ -93,16 +88,20 @@ def image_config(config: ContainerConfig) -> ImageConfig:
 
 def with_changes(config: ImageConfig, changes: Sequence[str]) -> ImageConfig:
     """The configuration after `--change` instructions. InvalidArgument."""
+    from pyboxd.image.builder import metadata  # much to import, and seldom needed
+    from pyboxd.image.builder.arguments import environment
+    from pyboxd.image.builder.instructions import interpret
+    from pyboxd.image.builder.parser import parse_line
+    from pyboxd.image.builder.words import expand, expand_words
+
+    def scope(variables: dict[str, str]) -> metadata.Scope:
+        return metadata.Scope(lambda text: expand(text, variables), lambda text: expand_words(text, variables))
+
     for text in changes:
         raw = parse_line(text, 1)
         if raw.name.upper() not in _ALLOWED:
             raise InvalidArgument(f"{raw.name.upper()} is not a valid change command")
-        change = metadata.apply(interpret(raw), config, _scope(config))
+        change = metadata.apply(interpret(raw), config, scope(environment(config.env)))
         assert change is not None, raw.name
         config = change.config
     return config
-
-
-def _scope(config: ImageConfig) -> metadata.Scope:
-    variables = environment(config.env)
-    return metadata.Scope(lambda text: expand(text, variables), lambda text: expand_words(text, variables))

@@ -201,6 +201,7 @@ class Monitor:
                 self._open_terminal(message.descriptor)
             elif message.name == "ready":
                 self._state = "created"
+                self._hold_root()
                 self._reply(Answer(pid=self._child.pid, cgroup=self._child.cgroup))
             elif message.name == "executing":
                 self._executing = True
@@ -220,6 +221,16 @@ class Monitor:
         self._outputs.append(Output(self._loop, descriptor, wire.STDOUT, self._on_output))
         if self._spec.open_stdin:
             self._input = Input(self._loop, os.dup(descriptor))
+
+    def _hold_root(self) -> None:
+        """Keep the container's file system mounted until this monitor is gone.
+
+        Its last user pays for unmounting it, which writes out the whole file system that its changes are on. That
+        shall be this process, after it has told everybody how the container ended.
+        """
+        if self._child and isinstance(self._spec, ContainerSpec):
+            with contextlib.suppress(OSError):  # it may have died by now
+                os.open(f"/proc/{self._child.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def _unexplained(self) -> Failure:
         if self._child and cgroup.oom_kills(self._child.cgroup):

@@ -1,196 +1,21 @@
-"""`pyboxd serve`: the engine's process, from the fork of the spawner to the end of the machine.
+"""`pyboxd serve`: the fork of the spawner, then the engine.
 
-It comes up without a data disk and without knowing its machine; the host's first `configure` completes it. A second
-one (the hostagent was restarted, or settings changed) is applied on the fly. Ends with status 0 when the machine shall
-be switched off; with any other it is started again, finds its containers running, and is configured anew.
+The spawner is forked while this process has imported next to nothing: it and every monitor keep what is in memory at
+this moment for as long as they live.
 """
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import json
-import logging
-import os
-import signal
-import sys
-import time
 from collections.abc import Sequence
-
-from pyboxd import locations
-from pyboxd.api.paths import HostPaths
-from pyboxd.api.rooms import Rooms, prepare_directories
-from pyboxd.api.schema.system import Release
-from pyboxd.api.system import Surroundings
-from pyboxd.boot import devices
-from pyboxd.boot.configuration import Configuration, Moment, TlsIdentity
-from pyboxd.boot.control import MANIFEST, ControlClient
-from pyboxd.boot.data import mount_data_disk, unmount_data_disk
-from pyboxd.boot.filesystems import unmount_below
-from pyboxd.boot.start import mark_phase
-from pyboxd.boot.system import System, wait_until_settled
-from pyboxd.database import Database
-from pyboxd.errors import PyboxdError
-from pyboxd.image.distribution import RegistrySettings
-from pyboxd.image.layerstore import MOUNTS, LayerStore
-from pyboxd.image.room import ImageRoom
-from pyboxd.network.networks import Networks
-from pyboxd.runtime.client import Runtime
-from pyboxd.server.http import Application, Identity
-
-VERSION = "0.1.0"
-STOP_TIMEOUT = 10.0  # seconds for containers to end when a signal asks for the end
-log = logging.getLogger(__name__)
 
 
 def serve(arguments: Sequence[str]) -> int:
     """Run the engine; its exit status."""
-    runtime = Runtime.fork()  # before there is a thread, a loop or a secret
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    gc.freeze()
-    return asyncio.run(Engine(runtime).run())
+    from pyboxd.runtime import spawner
 
+    channel = spawner.fork()  # before there is a thread, a loop or a secret
 
-class Engine:
-    """The process's state: unconfigured at first, then with all rooms."""
+    from pyboxd.runtime.client import Runtime
+    from pyboxd.server.program import run
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._system = System(runtime)
-        self._control = ControlClient(self._configure, self._stop)
-        self._paths = HostPaths()
-        self._configuration = Configuration()
-        self._release = _release()
-        self._database: Database | None = None
-        self._networks: Networks | None = None
-        self._rooms: Rooms | None = None
-        self._application: Application | None = None
-        self._tls: TlsIdentity | None = None
-        self._over = asyncio.Event()
-        self._status = 0
-        self._stopping = False
-
-    async def run(self) -> int:
-        """Until the host, a signal or a failure ends it."""
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._terminate)
-        self._control.open(devices.port(locations.CONTROL_PORT))
-        mark_phase("engine")
-        watching = asyncio.create_task(self._watch_spawner())
-        await self._over.wait()
-        watching.cancel()
-        await self._control.flush()
-        self._control.close()
-        return self._status
-
-    async def _watch_spawner(self) -> None:
-        await self._runtime.wait_broken()
-        log.error("the spawner has died; the engine starts again")
-        self._end(1)
-
-    def _terminate(self) -> None:
-        self._stop_task = asyncio.create_task(self._stop(STOP_TIMEOUT))
-
-    def _end(self, status: int) -> None:
-        self._status = status
-        self._over.set()
-
-    # configure
-
-    async def _configure(self, configuration: Configuration, moment: Moment) -> None:
-        """All of `configuration` is in force when this returns. PyboxdError names the part that is not."""
-        await wait_until_settled()
-        await self._system.apply(configuration, moment)
-        self._configuration = configuration
-        self._paths.replace(configuration.shares)
-        first = self._rooms is None
-        if first:
-            await self._open(configuration)
-        assert self._rooms is not None and self._networks is not None
-        self._rooms.images.registries = _registries(configuration)
-        if not first:
-            await self._networks.republish()
-        await self._listen(configuration)
-
-    async def _open(self, configuration: Configuration) -> None:
-        """Everything that needs the data disk."""
-        if configuration.data_disk:
-            await mount_data_disk(self._runtime)
-        prepare_directories()
-        database = self._database = Database(locations.DATABASE)
-        networks = self._networks = Networks(database, self._control)
-        await networks.setup()
-        layers = LayerStore(self._runtime)
-        images = ImageRoom(database, layers, architecture=self._release.architecture)
-        self._rooms = Rooms(database, self._runtime, images, networks, self._paths, self._release, self._surroundings)
-        await networks.republish()
-        await self._rooms.recover()
-        identity = Identity(f"pybox/{VERSION} (linux)", self._release.api_version, self._release.min_api_version)
-        self._application = Application(self._rooms.routes(), identity)
-        await self._application.serve_unix(locations.API_SOCKET)
-
-    async def _listen(self, configuration: Configuration) -> None:
-        """The TLS listener, anew only if something about it has changed."""
-        assert self._application is not None
-        if configuration.tls is not None and configuration.tls != self._tls:
-            tls = configuration.tls
-            await self._application.serve_tls(configuration.api_port, tls.ca, tls.certificate, tls.key)
-            self._tls = tls
-        mark_phase("ready")
-        self._control.ready(configuration.api_port)
-
-    def _surroundings(self) -> Surroundings:
-        proxies = self._configuration.proxies
-        return Surroundings(proxies.http, proxies.https, proxies.no, self._configuration.insecure_registries)
-
-    # stop
-
-    async def _stop(self, timeout: float) -> None:
-        """End the containers, close everything, unmount the data disk; the machine is switched off next."""
-        if self._stopping:
-            return
-        self._stopping = True
-        try:
-            if self._rooms is not None:
-                await self._rooms.supervisor.close(timeout)
-            if self._application is not None:
-                await self._application.close()
-            if self._networks is not None:
-                await self._networks.close()
-            await self._runtime.close()
-            if self._database is not None:
-                self._database.close()
-            if self._configuration.data_disk:
-                unmount_below(MOUNTS)  # the layers, whose files are on that disk
-                await asyncio.to_thread(unmount_data_disk)
-        except (PyboxdError, OSError):
-            log.exception("the machine could not be stopped properly")
-        self._control.stopped()
-        self._end(0)
-
-
-def _registries(configuration: Configuration) -> RegistrySettings:
-    proxies = configuration.proxies
-    return RegistrySettings(frozenset(configuration.insecure_registries), proxies.http, proxies.https, proxies.no)
-
-
-def _release() -> Release:
-    name = os.uname()
-    return Release(
-        version=VERSION,
-        api_version=Identity().api_version,
-        min_api_version=Identity().min_api_version,
-        kernel=name.release,
-        architecture={"x86_64": "amd64", "aarch64": "arm64"}.get(name.machine, name.machine),
-        started_at=time.time_ns(),
-        image=_image_id(),
-    )
-
-
-def _image_id() -> str:
-    """Id of the guest image; "" outside of one."""
-    try:
-        with open(MANIFEST, encoding="utf-8") as file:
-            return str(json.load(file)["id"])
-    except FileNotFoundError:
-        return ""
+    return run(Runtime(channel))

@@ -64,13 +64,14 @@ def run(context: Context, image: str, command: tuple[str, ...], detach: bool, **
     if request.tty and request.interactive and not detach and not context.console.is_terminal():
         raise UsageProblem("the input device is not a TTY", resolution="Leave out -t when input is not a terminal.")
     client = context.started_client()
-    if not detach:
-        return containers.run(client, request, context.console, _puller(client))
-    identity = containers.create(client, request, _puller(client))
     try:
+        if not detach:
+            return containers.run(client, request, context.console, _puller(client))
+        identity = containers.create(client, request, _puller(client))
         client.post(f"/containers/{identity}/start")
     except EngineError as error:
-        error.exit_code = 125
+        if error.exit_code == 1:  # not 126 or 127: the engine itself refused
+            error.exit_code = containers.REFUSED
         raise
     output.say(identity)
     return 0

@@ -51,6 +51,7 @@ class Builder:
         self._cache = Cache(database)
         self._temporary = temporary
         self._cache_mounts = cache_mounts
+        self._cache_locks: dict[str, asyncio.Lock] = {}
 
     async def build(self, request: BuildRequest, context: AsyncIterator[bytes], output: OutputSink) -> Image:
         """Build and tag. BuildFailed for a failed RUN, another PyboxdError for everything else that goes wrong."""
@@ -99,6 +100,7 @@ class Builder:
             output=output,
             folder=folder,
             cache_mounts=self._cache_mounts,
+            cache_locks=self._cache_locks,
             context=context,
             recipe=with_bases(recipe, arguments.for_bases()),
             arguments=arguments,

@@ -156,7 +156,10 @@ class ContextTree:
         folder, _, base = name.rpartition("/")
         here = self._top
         for part in folder.split("/") if folder else ():
-            here = here.children.setdefault(part, _Node(stat.S_IFDIR | 0o755))
+            inner = here.children.get(part)
+            if inner is None:
+                inner = here.children[part] = _Node(stat.S_IFDIR | 0o755)
+            here = inner
             if not here.is_directory:
                 raise TarError(f"cannot extract {name[:200]!r}: {part[:200]!r} is not a directory")
         return here, base

@@ -20,8 +20,6 @@ from pyboxd.image.workers import Stop, run_blocking
 from pyboxd.linux import constants as k
 from pyboxd.linux.mount import umount2
 
-_locks: dict[str, asyncio.Lock] = {}  # of caches that one RUN at a time may use
-
 
 @contextlib.asynccontextmanager
 async def step_mounts(
@@ -47,7 +45,7 @@ async def _mount(session: Session, stage: Stage, option: MountOption, stack: con
             raise InvalidArgument("RUN --mount=type=cache with from= is not supported")
         folder = cache_folder(session.cache_mounts, option)
         if option.sharing != "shared":
-            await stack.enter_async_context(_locks.setdefault(folder, asyncio.Lock()))
+            await stack.enter_async_context(session.cache_locks.setdefault(folder, asyncio.Lock()))
         return StepMount("bind", folder, option.target, readonly=option.readonly)
     place = session.new_folder("mount")
     if not option.source_from:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import Mapping
@@ -58,6 +59,7 @@ class Session:
     output: OutputSink
     folder: str
     cache_mounts: str  # directory of `RUN --mount=type=cache`
+    cache_locks: dict[str, asyncio.Lock]  # of those that one RUN of all builds at a time may use
     context: ContextTree
     recipe: Recipe
     arguments: GlobalArguments
