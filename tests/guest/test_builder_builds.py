@@ -9,7 +9,7 @@ import pytest
 
 from pyboxd.errors import InvalidArgument, PyboxdError
 from pyboxd.image.builder.doors import BuildFailed
-from tests.support.build_lab import BuildLab, in_build_lab, without_ids
+from tests.support.build_lab import BuildLab, archive, in_build_lab, without_ids
 
 
 def test_output_and_cache(tmp_path: Path) -> None:
@@ -219,5 +219,26 @@ def test_nothing_is_left_of_a_damaged_context(tmp_path: Path) -> None:
         with pytest.raises(InvalidArgument, match="Cannot locate specified Dockerfile: Dockerfile"):
             await lab.build_archive(bytes(1024))
         assert os.listdir(lab.folder / "tmp") == []
+
+    in_build_lab(tmp_path, scenario)
+
+
+def test_the_cache_knows_the_name_of_what_is_copied_into_a_folder(tmp_path: Path) -> None:
+    async def scenario(lab: BuildLab) -> None:
+        await lab.base()
+        await lab.build("FROM base\nCOPY a.conf /etc/app/\n", {"a.conf": "same"})
+        second = await lab.build("FROM base\nCOPY b.conf /etc/app/\n", {"b.conf": "same"})
+        assert (await lab.sh(second.image, "ls /etc/app")).strip() == "b.conf"
+
+    in_build_lab(tmp_path, scenario)
+
+
+def test_the_cache_tells_an_unpacked_archive_from_a_copied_one(tmp_path: Path) -> None:
+    async def scenario(lab: BuildLab) -> None:
+        await lab.base()
+        files = {"a.tar": archive({"inside": "x"})}
+        await lab.build("FROM base\nADD --unpack=false a.tar /x/\n", files)
+        second = await lab.build("FROM base\nADD a.tar /x/\n", files)
+        assert (await lab.sh(second.image, "ls /x")).strip() == "inside"
 
     in_build_lab(tmp_path, scenario)

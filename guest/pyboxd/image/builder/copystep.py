@@ -92,14 +92,14 @@ def find(plan: CopyPlan, empty: str, known: str | None, stop: Stop) -> Found:
         ]
     digests += [f"file:{_file_digest(extra, stop)}" for extra in plan.extras]
     names = [source.name for source in sources] + [extra.name for extra in plan.extras]
-    return Found(tuple(sources), _combined(digests, names))
+    return Found(tuple(sources), _combined(digests, names, f"unpack={plan.unpack}"))
 
 
-def _combined(digests: Sequence[str], names: Sequence[str]) -> str:
-    if len(digests) == 1:
-        return digests[0]
-    both = "\0".join(f"{name}\0{digest}" for name, digest in zip(names, digests, strict=True))
-    return "multi:" + hashlib.sha256(both.encode("utf-8", "surrogateescape")).hexdigest()
+def _combined(digests: Sequence[str], names: Sequence[str], how: str) -> str:
+    """One digest of what is copied: contents, and the names, because a folder as the target takes them over."""
+    both = "\0".join((how, *(f"{name}\0{digest}" for name, digest in zip(names, digests, strict=True))))
+    kind = "multi" if len(digests) > 1 else digests[0].partition(":")[0]
+    return f"{kind}:" + hashlib.sha256(both.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _file_digest(extra: Extra, stop: Stop) -> str:
