@@ -10,7 +10,6 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -80,7 +79,12 @@ def test_input_ends_by_half_close(lab: EngineLab) -> None:
     data = os.urandom(300_000)
     with lab.upgrade(f"/containers/{container}/attach?stream=1&stdin=1&stdout=1") as stream:
         lab.post(f"/containers/{container}/start")
-        writing = threading.Thread(target=lambda: (stream.write(data), stream.write_eof()))
+
+        def write() -> None:
+            stream.write(data)
+            stream.write_eof()
+
+        writing = threading.Thread(target=write)
         writing.start()
         assert b"".join(part for _, part in frames(stream.read_all())) == data
         writing.join()
@@ -230,8 +234,8 @@ def test_published_ports_are_shown(lab: EngineLab) -> None:
 
 def test_logs_follow_to_the_end(lab: EngineLab) -> None:
     container = lab.start_container("sh", "-c", "for i in 1 2 3 4; do echo $i; sleep 0.3; done", Tty=True)
-    with closing(lab.stream(f"/containers/{container}/logs?stdout=1&follow=1")) as lines:
-        assert [line.strip() for line in lines] == [b"1", b"2", b"3", b"4"]
+    lines = lab.stream(f"/containers/{container}/logs?stdout=1&follow=1")
+    assert [line.strip() for line in lines] == [b"1", b"2", b"3", b"4"]
     assert lab.get(f"/containers/{container}/logs?stdout=1&tail=2").body == b"3\r\n4\r\n"
     assert lab.get(f"/containers/{container}/logs").status == 400
     lab.delete(f"/containers/{container}?force=1")
