@@ -187,8 +187,8 @@ def test_mounts_that_cannot_be(lab: EngineLab) -> None:
 
 
 def test_the_engines_socket_in_a_container(lab: EngineLab) -> None:
-    code, kind = lab.run("stat", "-c", "%F", "/s", HostConfig={"Binds": ["/var/run/docker.sock:/s"]})
-    assert (code, kind) == (0, b"socket\n") or not os.path.exists(locations.API_SOCKET)
+    for path in ("/var/run/docker.sock", "/home/me/.pybox/docker.sock"):
+        assert lab.run("stat", "-c", "%F", "/s", HostConfig={"Binds": [f"{path}:/s"]}) == (0, b"socket\n")
 
 
 def test_networks_and_names(lab: EngineLab) -> None:
@@ -245,12 +245,16 @@ def test_events_of_a_run(lab: EngineLab) -> None:
     since = time.time()
     container = lab.create("true", HostConfig={"AutoRemove": True}, Labels={"k": "v"})
     lab.post(f"/containers/{container}/start")
-    lab.wait(container, "removed")
+    while lab.get(f"/containers/{container}/json").status != 404:
+        time.sleep(0.05)
     query = f'/events?since={since:.6f}&until={time.time():.6f}&filters={{"container":["{container}"]}}'
     found = lab.get(query).lines
     assert [event["Action"] for event in found] == ["create", "start", "die", "destroy"]
     assert found[2]["Actor"]["Attributes"] == {
-        "image": "busybox", "k": "v", "exitCode": "0", "execDuration": "0",
+        "image": "busybox",
+        "k": "v",
+        "exitCode": "0",
+        "execDuration": "0",
         "name": found[0]["Actor"]["Attributes"]["name"],
     }
 

@@ -27,7 +27,9 @@ from typing import Any
 
 import pytest
 
-SOCKET = "/run/pyboxd-engine-lab.sock"
+from pyboxd import locations
+
+SOCKET = locations.API_SOCKET
 REFUSED_PORT = 666  # the fake host never listens there
 PATIENCE = 60.0  # seconds; guests are emulated
 
@@ -350,7 +352,6 @@ def main() -> int:
 
 
 async def _serve(runtime: Any) -> int:
-    from pyboxd import locations
     from pyboxd.api.paths import HostPaths
     from pyboxd.api.rooms import Rooms, prepare_directories
     from pyboxd.api.schema.system import Release

@@ -55,11 +55,6 @@ def _entries(arguments: list[str]) -> list[cpio.Entry]:
     entries.append(cpio.file(f"{folder}/tests/__init__.py", b""))
     for name in ("guest", "support"):
         entries += _tree(ROOT / "tests" / name, f"{folder}/tests/{name}")
-    entries.append(cpio.folder(f"{folder}/pybox"))
-    for name in ("__init__", "model", "errors"):
-        path = ROOT / "host/pybox" / f"{name}.py"
-        entries.append(cpio.file(f"{folder}/pybox/{path.name}", path.read_bytes()))
-    entries += _tree(ROOT / "host/pybox/share", f"{folder}/pybox/share")  # its server is tested over the guest's FUSE
     entries.append(cpio.folder(f"{folder}/site"))
     for name in MODULES:
         specification = importlib.util.find_spec(name)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from pyboxd.engine.containers import Container, Containers
 from pyboxd.engine.model import EndpointConfig, NetworkView, PortBinding, Record
-from pyboxd.errors import Conflict, InvalidArgument
+from pyboxd.errors import Conflict, InvalidArgument, SystemFailure
 from pyboxd.model import PortRequest
 from pyboxd.network import files
 from pyboxd.network.files import Resolver
@@ -19,6 +19,7 @@ from pyboxd.network.model import Attachment
 from pyboxd.network.networks import Networks
 
 _SHARED = "container:"
+_REFUSED = "Ports are not available"  # the host's words for a port that it cannot listen on
 _PREDEFINED = ("bridge", "host", "none", "default", "")
 
 
@@ -37,15 +38,22 @@ class Networking:
         if record.config.network_disabled:
             mode = "none"
         first, *others = _order(record.endpoints, mode)
-        attachment = await self.networks.attach(
-            record.id,
-            mode,
-            () if mode in ("host", "none") else self._port_requests(record),
-            first.mac_address or record.config.mac_address,
-            address=first.ipv4_address,
-            names=dns_names(record, first, mode),
-            resolvers=record.host.dns,
-        )
+        try:
+            attachment = await self.networks.attach(
+                record.id,
+                mode,
+                () if mode in ("host", "none") else self._port_requests(record),
+                first.mac_address or record.config.mac_address,
+                address=first.ipv4_address,
+                names=dns_names(record, first, mode),
+                resolvers=record.host.dns,
+            )
+        except SystemFailure as error:
+            if not str(error).startswith(_REFUSED):
+                raise
+            raise SystemFailure(
+                f"driver failed programming external connectivity on endpoint {record.name} ({record.id}): {error}"
+            ) from error
         attachments = [attachment]
         try:
             for endpoint in others:

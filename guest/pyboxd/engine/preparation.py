@@ -121,11 +121,12 @@ class Preparation:
         return Mount("bind", source, point.destination, readonly, point.recursive, point.propagation)
 
     def bind_source(self, point: MountPoint) -> str:
-        """The guest's path of a bind's source; made as a directory when `-v` names one that is not there."""
+        """The guest's path of a bind's source; made as a directory when `-v` names one that the user's system has not.
+        InvalidArgument."""
         source = self._paths.to_guest(point.source)
         if os.path.lexists(source):
             return source
-        if not point.create_source:
+        if not point.create_source or not source.startswith(f"{locations.SHARES}/"):
             raise InvalidArgument(f'invalid mount config for type "bind": bind source path does not exist: {point.source}')
         try:
             os.makedirs(source)
