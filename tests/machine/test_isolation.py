@@ -39,7 +39,7 @@ def test_capabilities_can_be_dropped_and_added(cli: Cli, debian: str) -> None:
     )
     assert int(text.split()[1], 16) == 1 << 12
     done = cli.run("run", "--rm", "--cap-add", "NONSENSE", debian, "true")
-    assert done.status == 125 and 'invalid capability: "CAP_NONSENSE"' in done.err.replace("NONSENSE\\", "NONSENSE")
+    assert done.status == 125 and "capability" in done.err and "NONSENSE" in done.err
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_privileged_has_everything(cli: Cli, debian: str) -> None:
         debian,
         "sh",
         "-c",
-        "grep CapEff /proc/self/status; mount -t tmpfs x /mnt && echo ok",
+        f"grep CapEff /proc/self/status; {MOUNT} && echo ok",
     )
     assert int(text.split()[1], 16) > 0x1FFFFFFFFFF - 1 and text.endswith("ok")
 

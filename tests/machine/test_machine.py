@@ -59,24 +59,24 @@ def test_starting_twice_says_so(cli: Cli) -> None:
 
 
 def test_a_broken_accelerator_is_tried_once(cli: Cli) -> None:
-    """Where /dev/kvm is there but guests hang under it, tcg took over by itself; where it works, it was used."""
+    """Where /dev/kvm is there but guests do not run under it, tcg takes over by itself and the verdict is kept."""
     if not os.path.exists("/dev/kvm"):
         pytest.skip("this computer offers no accelerator to be tried")
-    found = status(cli)
-    if found["accelerator"] == "kvm":
+    if status(cli)["accelerator"] == "kvm":
         pytest.skip("kvm works on this computer")
-    assert found["accelerator"] == "tcg"
-    verdicts = {item["accelerator"]: item["works"] for item in found["verdicts"]}  # type: ignore[attr-defined]
-    assert verdicts["kvm"] is False
-    log = (cli.home / "state" / "machines" / cli.machine / "hostagent.log").read_text()
-    tried = log.count("-accel kvm")
-    assert tried == 1
-    other = Cli(cli.home, "again")
+    (cli.home / "state" / "accelerators.json").unlink()
+    again = Cli(cli.home, "again")
+    log = cli.home / "state" / "machines" / "again" / "hostagent.log"
     try:
-        other.ok("start")
-        assert "-accel kvm" not in (cli.home / "state" / "machines" / "again" / "hostagent.log").read_text()
+        again.ok("start")
+        found = status(again)
+        assert found["accelerator"] == "tcg"
+        assert {item["accelerator"]: item["works"] for item in found["verdicts"]}["kvm"] is False  # type: ignore[attr-defined]
+        assert log.read_text().count("-accel kvm") == 1
+        again.ok("restart")
+        assert log.read_text().count("-accel kvm") <= 1  # the log may be a new one
     finally:
-        other.run("delete", "--force")
+        again.run("delete", "--force")
 
 
 def test_machines_are_apart(cli: Cli, other: Cli) -> None:

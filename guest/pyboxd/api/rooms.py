@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import secrets
 from collections.abc import Callable, Sequence
 
 from pyboxd import locations
@@ -20,6 +21,7 @@ from pyboxd.api.streams import StreamsApi
 from pyboxd.api.system import Surroundings, SystemApi
 from pyboxd.api.volumes import VolumesApi
 from pyboxd.database import Database
+from pyboxd.engine.binds import Binds, HostPaths
 from pyboxd.engine.containers import Containers
 from pyboxd.engine.create import Creator
 from pyboxd.engine.events import Events
@@ -28,7 +30,7 @@ from pyboxd.engine.health import HealthChecks
 from pyboxd.engine.lifecycle import Lifecycle
 from pyboxd.engine.model import Record
 from pyboxd.engine.networking import Networking
-from pyboxd.engine.preparation import HostPaths, Preparation
+from pyboxd.engine.preparation import Preparation
 from pyboxd.engine.steps import Steps
 from pyboxd.engine.store import Store
 from pyboxd.engine.supervision import Supervisor
@@ -41,6 +43,8 @@ from pyboxd.image.room import ImageRoom
 from pyboxd.network.networks import Networks
 from pyboxd.runtime.client import Runtime
 from pyboxd.server.routes import Route
+
+_OLD = "old-"  # names, on the data disk, of what is to be removed
 
 
 class Rooms:
@@ -66,13 +70,14 @@ class Rooms:
         self.networking = Networking(networks, containers)
         self.execs = execs = Execs(containers, runtime, events)
         health = HealthChecks(containers, execs, events)
-        preparation = Preparation(containers, images, volumes, self.networking, paths)
+        binds = Binds(paths)
+        preparation = Preparation(containers, images, volumes, self.networking, binds)
         self.supervisor = Supervisor(
             containers, events, runtime, preparation, self.networking.detach, self._release, (execs, health)
         )
         images.users = self._image_users
         lifecycle = Lifecycle(containers, events, self.supervisor)
-        creator = Creator(containers, images, volumes, paths, events)
+        creator = Creator(containers, images, volumes, binds, events)
         containers_api = ContainersApi(containers, creator, lifecycle, self.networking, execs, events, images)
         self._apis = (
             containers_api,
@@ -92,13 +97,13 @@ class Rooms:
         return [route for api in self._apis for route in api.routes()]
 
     async def recover(self) -> None:
-        """Take over what an earlier engine left: its containers, and the files that nobody has any more."""
+        """Take over what an earlier engine left: its containers, and, in the background, files nobody has any more."""
         await self.supervisor.recover()
         self.images.sweep()
-        await self.images.collect()
         known = {container.id for container in self.containers}
         stray = [f"{locations.CONTAINERS}/{name}" for name in os.listdir(locations.CONTAINERS) if name not in known]
-        await asyncio.to_thread(_remove_all, stray)
+        stray += [f"{locations.DATA}/{name}" for name in os.listdir(locations.DATA) if name.startswith(_OLD)]
+        self._sweeping = asyncio.get_running_loop().create_task(asyncio.to_thread(_remove_all, stray))
 
     @functools.cached_property
     def _cached_builder(self) -> Builder:
@@ -132,8 +137,9 @@ class Rooms:
 
 
 def prepare_directories() -> None:
-    """Make the data disk's folders; what was temporary is gone."""
-    remove_tree(locations.TEMPORARY)
+    """Make the data disk's folders. What was temporary is put aside for `Rooms.recover` to remove."""
+    if os.path.exists(locations.TEMPORARY):
+        os.rename(locations.TEMPORARY, f"{locations.DATA}/{_OLD}{secrets.token_hex(8)}")
     for path, mode in (
         (locations.LAYERS, 0o711),
         (locations.CONTAINERS, 0o711),

@@ -10,12 +10,13 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
 from pyboxd.engine import logconfig, mountspec, names, networking, security, specs, validate
+from pyboxd.engine.binds import Binds
 from pyboxd.engine.containers import Container, Containers
 from pyboxd.engine.events import Events
 from pyboxd.engine.merge import merge
 from pyboxd.engine.model import ContainerConfig, CreateRequest, EndpointConfig, HostConfig, MountPoint, Record
 from pyboxd.engine.mountspec import Wanted
-from pyboxd.engine.preparation import HostPaths, ImageLayers, directory_of
+from pyboxd.engine.preparation import ImageLayers, directory_of
 from pyboxd.engine.trees import fill_empty, remove_tree
 from pyboxd.engine.volumes import Volumes
 from pyboxd.errors import InvalidArgument, NotFound
@@ -28,13 +29,11 @@ _NO_MATCH = "image with reference {} was found but does not provide the specifie
 class Creator:
     """Makes containers."""
 
-    def __init__(
-        self, containers: Containers, images: ImageLayers, volumes: Volumes, paths: HostPaths, events: Events
-    ) -> None:
+    def __init__(self, containers: Containers, images: ImageLayers, volumes: Volumes, binds: Binds, events: Events) -> None:
         self._containers = containers
         self._images = images
         self._volumes = volumes
-        self._paths = paths
+        self._binds = binds
         self._events = events
 
     async def create(self, request: CreateRequest) -> tuple[Container, list[str]]:
@@ -157,11 +156,7 @@ class Creator:
         """Check a bind's source, or make a volume; what the record keeps."""
         point = wanted.point
         if point.type == "bind":
-            source = self._paths.to_guest(point.source)
-            if not point.create_source and not os.path.lexists(source):
-                raise InvalidArgument(
-                    f'invalid mount config for type "bind": bind source path does not exist: {point.source}'
-                )
+            await self._binds.check(point)
             return point
         if point.type != "volume":
             return point

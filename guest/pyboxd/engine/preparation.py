@@ -9,6 +9,7 @@ from typing import Protocol
 
 from pyboxd import locations
 from pyboxd.engine import links, networking, specs
+from pyboxd.engine.binds import Binds
 from pyboxd.engine.containers import Containers
 from pyboxd.engine.model import MountPoint, Record
 from pyboxd.engine.mountpoints import over_image
@@ -27,14 +28,6 @@ class ImageLayers(Protocol):
 
     def get(self, reference: str) -> Image: ...
     async def mount_layers(self, image: Image) -> tuple[str, ...]: ...
-
-
-class HostPaths(Protocol):
-    """From a path as the user's system writes it to the one in the guest."""
-
-    def to_guest(self, path: str) -> str:
-        """InvalidArgument when the path is not shared with the machine."""
-        ...
 
 
 def directory_of(container_id: str) -> str:
@@ -56,19 +49,19 @@ class Preparation:
         images: ImageLayers,
         volumes: Volumes,
         networks: Networking,
-        paths: HostPaths,
+        binds: Binds,
     ) -> None:
         self._containers = containers
         self._images = images
         self._volumes = volumes
         self._networks = networks
-        self._paths = paths
+        self._binds = binds
 
     async def prepare(self, record: Record, undo: AsyncExitStack) -> ContainerSpec:
         """The runtime's order for `record`; what `undo` holds takes back all that was made for it. PyboxdError."""
         directory = directory_of(record.id)
         lower = over_image(await self._images.mount_layers(self._images.get(record.image_id)))
-        mounts = [self.mount_of(point) for point in record.mounts]
+        mounts = [await self.mount_of(point) for point in record.mounts]
         network, attachments = await self._networks.attach(record)
         undo.push_async_callback(self._networks.detach, record)
         owner = self._networks.owner(record)
@@ -110,34 +103,17 @@ class Preparation:
         ]
         return tuple(sorted([*managed, *mounts], key=lambda mount: mount.target.count("/")))
 
-    def mount_of(self, point: MountPoint) -> Mount:
+    async def mount_of(self, point: MountPoint) -> Mount:
         """The runtime's order for one mount point. InvalidArgument, NotFound."""
         readonly = not point.writable
         if point.type == "tmpfs":
             return Mount("tmpfs", "", point.destination, readonly, options=point.options)
         if point.type == "volume":
-            return self._volume(point, readonly)
-        source = self.bind_source(point)
+            return await self._volume(point, readonly)
+        source, _ = await self._binds.source(point)
         return Mount("bind", source, point.destination, readonly, point.recursive, point.propagation)
 
-    def bind_source(self, point: MountPoint) -> str:
-        """The guest's path of a bind's source; made as a directory when `-v` names one that the user's system has not.
-        InvalidArgument."""
-        source = self._paths.to_guest(point.source)
-        if os.path.lexists(source):
-            return source
-        if not point.create_source or not source.startswith(f"{locations.SHARES}/"):
-            raise InvalidArgument(f'invalid mount config for type "bind": bind source path does not exist: {point.source}')
-        try:
-            os.makedirs(source)
-        except OSError as error:
-            raise InvalidArgument(
-                f"error while creating mount source path '{point.source}': mkdir {point.source}: "
-                f"{os.strerror(error.errno or 0).lower()}"
-            ) from error
-        return source
-
-    def _volume(self, point: MountPoint, readonly: bool) -> Mount:
+    async def _volume(self, point: MountPoint, readonly: bool) -> Mount:
         volume = self._volumes.get(point.name)
         options = dict(volume.options)
         device, kind = options.get("device", ""), options.get("type", "")
@@ -148,7 +124,8 @@ class Preparation:
             if kind not in ("", "none") or not {"bind", "rbind"} & set(words):
                 raise InvalidArgument(f"volume {point.name}: mounts of type {kind} are not supported by this engine")
             bind = MountPoint("bind", point.destination, source=device)
-            return Mount("bind", self.bind_source(bind), point.destination, readonly or "ro" in words)
+            source, _ = await self._binds.source(bind)
+            return Mount("bind", source, point.destination, readonly or "ro" in words)
         source = self._volumes.path(point.name)
         if point.subpath:
             source = _inside(source, point.subpath)

@@ -28,6 +28,7 @@ from pyboxd.runtime.spec import ContainerSpec, Exit
 
 log = logging.getLogger(__name__)
 KILL_PATIENCE = 10.0  # seconds for the kernel to end what was killed
+BURIAL_PATIENCE = 5.0  # seconds for the files of removed containers to be gone; the next start removes the rest
 SIGKILL = 9
 _NANO = 10**9
 
@@ -68,6 +69,7 @@ class Supervisor:
         self._release = release
         self._companions = companions
         self._tasks: set[asyncio.Task[None]] = set()
+        self._burials: set[asyncio.Task[None]] = set()
         self._closing = False
 
     # start
@@ -266,7 +268,9 @@ class Supervisor:
         grave = f"{locations.TEMPORARY}/{record.id}"
         with suppress(FileNotFoundError):
             os.rename(directory_of(record.id), grave)
-        self._spawn(self._bury(grave, run_directory_of(record.id)))
+        burial = self._spawn(self._bury(grave, run_directory_of(record.id)))
+        self._burials.add(burial)
+        burial.add_done_callback(self._burials.discard)
         if volumes:
             await self._release(record)
         self._events.container(record, "destroy")
@@ -334,6 +338,8 @@ class Supervisor:
                 self._containers.set_state(container, status=Status.EXITED)
         running = [container for container in self._containers if container.process is not None]
         await asyncio.gather(*(self._shut_down(container, timeout) for container in running))
+        if self._burials:  # a directory that is open would keep the data disk from being unmounted
+            await asyncio.wait(self._burials, timeout=BURIAL_PATIENCE)
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
 
@@ -39,7 +39,7 @@ class Layers(Protocol):
 class Mounts(Protocol):
     """Finds a mount point's source in the guest (`Preparation`)."""
 
-    def mount_of(self, point: MountPoint) -> Mount: ...
+    async def mount_of(self, point: MountPoint) -> Mount: ...
 
 
 class Views:
@@ -65,7 +65,8 @@ class Views:
                 return
             record = container.record
             lower = await self._images.mount_layers(self._images.get(record.image_id))
-            with self._put_together(record, lower) as root:
+            mounts_ = [await self._mounts.mount_of(point) for point in record.mounts]
+            with self._put_together(record, lower, mounts_) as root:
                 yield root
 
     @asynccontextmanager
@@ -76,7 +77,7 @@ class Views:
             yield root
 
     @contextmanager
-    def _put_together(self, record: Record, lower: tuple[str, ...]) -> Iterator[Root]:
+    def _put_together(self, record: Record, lower: tuple[str, ...], extra: Sequence[Mount]) -> Iterator[Root]:
         directory, place = directory_of(record.id), f"{_PLACES}/{record.short_id}"
         os.makedirs(place, mode=0o700, exist_ok=True)
         overlay = mounts.make_filesystem(
@@ -93,24 +94,23 @@ class Views:
             os.close(overlay)
         try:
             with Root(os.open(place, _DIRECTORY)) as root:
-                for point in sorted(record.mounts, key=lambda point: point.destination.count("/")):
-                    self._add(root, point)
+                for mount in sorted(extra, key=lambda mount: mount.target.count("/")):
+                    self._add(root, mount)
                 yield root
         finally:
             mounts.umount2(place, k.MNT_DETACH)
             os.rmdir(place)
 
-    def _add(self, root: Root, point: MountPoint) -> None:
-        """Put a bind or a volume in its place; what cannot be there is not seen."""
-        mount = self._mounts.mount_of(point)
+    def _add(self, root: Root, mount: Mount) -> None:
+        """Put a bind or a volume in its place; what ends with a container (tmpfs) is not there."""
         if mount.kind != "bind":
             return
         is_directory = os.path.isdir(mount.source)
         if is_directory:
-            target = root.make_directories(point.destination)
+            target = root.make_directories(mount.target)
         else:
-            folder = root.make_directories(posixpath.dirname(point.destination))
-            name = posixpath.basename(point.destination)
+            folder = root.make_directories(posixpath.dirname(mount.target))
+            name = posixpath.basename(mount.target)
             try:
                 os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644, dir_fd=folder))
                 target = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=folder)

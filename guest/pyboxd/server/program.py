@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import AsyncExitStack
 
 from pyboxd import locations
 from pyboxd.api.paths import HostPaths
@@ -33,6 +34,7 @@ from pyboxd.errors import PyboxdError
 from pyboxd.image.distribution import RegistrySettings
 from pyboxd.image.layerstore import MOUNTS, LayerStore
 from pyboxd.image.room import ImageRoom
+from pyboxd.linux.mount import mount
 from pyboxd.network.networks import Networks
 from pyboxd.runtime.client import Runtime
 from pyboxd.server.http import Application, Identity
@@ -111,21 +113,27 @@ class Engine:
         await self._listen(configuration)
 
     async def _open(self, configuration: Configuration) -> None:
-        """Everything that needs the data disk."""
+        """Everything that needs the data disk. After a failure it can be tried again."""
         if configuration.data_disk:
             await mount_data_disk(self._runtime)
+        elif not os.path.ismount(locations.DATA):  # a machine that shall forget everything
+            mount("tmpfs", locations.DATA, "tmpfs")
         prepare_directories()
-        database = self._database = Database(locations.DATABASE)
-        networks = self._networks = Networks(database, self._control)
-        await networks.setup()
-        layers = LayerStore(self._runtime)
-        images = ImageRoom(database, layers, architecture=self._release.architecture)
-        self._rooms = Rooms(database, self._runtime, images, networks, self._paths, self._release, self._surroundings)
-        await networks.republish()
-        await self._rooms.recover()
-        identity = Identity(f"pybox/{VERSION} (linux)", self._release.api_version, self._release.min_api_version)
-        self._application = Application(self._rooms.routes(), identity)
-        await self._application.serve_unix(locations.API_SOCKET)
+        async with AsyncExitStack() as undo:
+            database = Database(locations.DATABASE)
+            undo.callback(database.close)
+            networks = Networks(database, self._control)
+            undo.push_async_callback(networks.close)
+            await networks.setup()
+            await networks.republish()
+            images = ImageRoom(database, LayerStore(self._runtime), architecture=self._release.architecture)
+            rooms = Rooms(database, self._runtime, images, networks, self._paths, self._release, self._surroundings)
+            await rooms.recover()
+            identity = Identity(f"pybox/{VERSION} (linux)", self._release.api_version, self._release.min_api_version)
+            application = Application(rooms.routes(), identity)
+            await application.serve_unix(locations.API_SOCKET)
+            undo.pop_all()
+        self._database, self._networks, self._rooms, self._application = database, networks, rooms, application
 
     async def _listen(self, configuration: Configuration) -> None:
         """The TLS listener, anew only if something about it has changed."""

@@ -7,7 +7,8 @@ import io
 import os
 import stat
 import tarfile
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 from pyboxd.database import Database
 from pyboxd.engine import archive, changes, commit, figures, links, mountpoints, streams, trees
+from pyboxd.engine.binds import Binds
 from pyboxd.engine.containers import Container, Containers
 from pyboxd.engine.events import Event, Events, matches
 from pyboxd.engine.health import test_command as command_of
@@ -37,7 +39,7 @@ from pyboxd.engine.networking import Networking, dns_names, expand_port, parse_p
 from pyboxd.engine.store import Store, Volume
 from pyboxd.engine.views import check_writable
 from pyboxd.engine.volumes import Volumes
-from pyboxd.errors import Conflict, InvalidArgument, NotFound
+from pyboxd.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from pyboxd.image.builder.places import Root, open_plain
 from pyboxd.image.tarread import TarError
 from pyboxd.model import Healthcheck, ImageConfig
@@ -421,6 +423,49 @@ class TestArchive:
             check_writable(readonly, "/database")
         with pytest.raises(InvalidArgument, match="volume is marked read-only"):
             check_writable(record(mounts=(MountPoint("bind", "/a", writable=False),)), "/a/b")
+
+
+class TestBinds:
+    """Where a bind's source is, and what happens when the server of shared folders does not answer."""
+
+    class Paths:
+        def __init__(self, work: Callable[[str], str]) -> None:
+            self._work = work
+
+        def to_guest(self, path: str) -> str:
+            return self._work(path)
+
+    def test_what_is_there(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        binds = Binds(self.Paths(lambda path: f"{tmp_path}{path}"))
+        assert asyncio.run(binds.source(MountPoint("bind", "/x", "/"))) == (f"{tmp_path}/", True)
+        assert asyncio.run(binds.source(MountPoint("bind", "/x", "/file"))) == (f"{tmp_path}/file", False)
+
+    @pytest.mark.parametrize("create", [True, False])
+    def test_what_is_not_there_is_made_in_shared_folders_only(self, tmp_path: Path, create: bool) -> None:
+        binds = Binds(self.Paths(lambda path: f"{tmp_path}{path}"))
+        with pytest.raises(InvalidArgument, match="bind source path does not exist: /none"):
+            asyncio.run(binds.source(MountPoint("bind", "/x", "/none", create_source=create)))
+        assert not (tmp_path / "none").exists()
+
+    def test_a_folder_that_does_not_answer(self) -> None:
+        released = threading.Event()
+
+        def hang(path: str) -> str:
+            released.wait(30)
+            return path
+
+        async def scenario() -> None:
+            binds = Binds(self.Paths(hang), patience=0.05)
+            for _ in range(20):
+                with pytest.raises(Unavailable, match="the shared folder of /a does not answer"):
+                    await binds.check(MountPoint("bind", "/x", "/a"))
+            assert sum(thread.name == "folder" for thread in threading.enumerate()) == 16
+            released.set()
+            while any(thread.name == "folder" for thread in threading.enumerate()):
+                await asyncio.sleep(0.01)
+
+        asyncio.run(scenario())
 
 
 class TestMountPoints:
