@@ -164,6 +164,15 @@ def test_hosts_changes_are_seen_soon(folder: Folder) -> None:
     until(lambda: not path.exists())
     (folder.host / "file").mkdir()
     until(path.is_dir)
+    for target in ("one", "two"):
+        os.symlink(target, folder.host / "new")
+        os.rename(folder.host / "new", folder.host / "link")
+        until(lambda target=target: os.path.islink(folder.guest / "link") and os.readlink(folder.guest / "link") == target)  # type: ignore[misc]
+    for number in range(30):
+        (folder.host / f"d{number}" / "a").mkdir(parents=True)
+        assert os.listdir(folder.guest / f"d{number}") == ["a"]
+        (folder.host / f"d{number}" / "b").mkdir()  # within the same tick of the host's clock
+    until(lambda: all(len(os.listdir(folder.guest / f"d{number}")) == 2 for number in range(30)))
 
 
 def test_open_file_stays_the_one_that_was_opened(folder: Folder) -> None:
@@ -266,6 +275,77 @@ def test_truncate_and_append(folder: Folder) -> None:
     assert path.read_bytes() == b"0123end\0\0\0"
     path.write_bytes(b"")
     assert path.stat().st_size == 0
+
+
+def test_both_sides_append_to_one_file(folder: Folder) -> None:
+    with (folder.guest / "log").open("ab", buffering=0) as guest, (folder.host / "log").open("ab", buffering=0) as host:
+        for number in range(50):
+            guest.write(b"g%02d\n" % number)
+            host.write(b"h%02d\n" % number)
+    lines = (folder.host / "log").read_bytes().split()
+    assert lines == [line for number in range(50) for line in (b"g%02d" % number, b"h%02d" % number)]
+    until(lambda: (folder.guest / "log").read_bytes().split() == lines)
+
+
+def test_open_file_is_written_whatever_its_mode_has_become(folder: Folder) -> None:
+    path = folder.guest / "file"
+    path.write_text("x")
+    made = [os.open(folder.guest / f"{number}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444) for number in range(400)]
+    with path.open("r+b", buffering=0) as file:
+        path.chmod(0o400)
+        file.write(b"yy")
+    for descriptor in made:
+        os.write(descriptor, b"content")
+        os.close(descriptor)
+    assert path.read_bytes() == b"yy" and path.stat().st_mode & 0o777 == 0o400
+    assert {(folder.host / str(number)).read_bytes() for number in range(400)} == {b"content"}
+    program = os.open(folder.guest / "program", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o555)
+    os.write(program, b"one")
+    time.sleep(2.5)  # by now the server has closed it, for the host to be able to run it
+    os.write(program, b"two")
+    os.close(program)
+    assert (folder.host / "program").read_bytes() == b"onetwo"
+    assert (folder.host / "program").stat().st_mode & 0o777 == 0o555
+
+
+def test_truncating_heeds_the_mode(folder: Folder) -> None:
+    path = folder.guest / "file"
+    path.write_text("x")
+    path.chmod(0o444)
+    if path.stat().st_uid == 0:
+        path.write_text("root may")
+        return
+    for action in (lambda: path.write_text("y"), lambda: os.truncate(path, 0)):
+        with refused(errno.EACCES):
+            action()
+    assert path.read_text() == "x"
+
+
+def test_access(folder: Folder) -> None:
+    path = folder.guest / "file"
+    path.write_text("x")
+    path.chmod(0o444)
+    assert os.access(path, os.R_OK | os.W_OK)  # root's view: he may chmod it
+    assert not os.access(path, os.X_OK)
+    assert not os.access(folder.readonly / "file", os.W_OK) and os.access(folder.readonly / "file", os.R_OK)
+    path.chmod(0o755)
+    assert os.access(path, os.X_OK) and os.access(folder.guest, os.X_OK | os.W_OK)
+    assert os.access(folder.guest.parent.parent, os.X_OK) and not os.access(folder.guest.parent.parent, os.W_OK)
+
+
+def test_copy_on_the_host(folder: Folder) -> None:
+    data = os.urandom(3 << 20)
+    (folder.guest / "one").write_bytes(data)
+    with (folder.guest / "one").open("rb") as one, (folder.guest / "two").open("w+b") as two:
+        two.write(b"before")
+        two.flush()
+        copied = 0
+        while copied < len(data):
+            copied += os.copy_file_range(one.fileno(), two.fileno(), len(data), copied, 6 + copied)
+        two.seek(0)
+        assert two.read() == b"before" + data
+    with (folder.guest / "one").open("rb") as one, (folder.readonly / "two").open("r+b") as two, refused(errno.EROFS):
+        os.copy_file_range(one.fileno(), two.fileno(), 10, 0, 0)
 
 
 def test_memory_maps(folder: Folder) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,10 @@ from pyboxd.boot import relay
 
 def reply(unique: int, body: bytes = b"") -> bytes:
     return struct.pack("<IiQ", 16 + len(body), 0, unique) + body
+
+
+def greeting(letter: bytes) -> bytes:
+    return struct.pack("<I4sQ", 32, relay.GREETING, 0) + letter * 16
 
 
 RESEND = struct.pack("<IiQ", 16, 7, 0)
@@ -41,39 +47,52 @@ def test_every_reply_is_one_write(size: int) -> None:
     fuse_out, fuse_in = os.pipe2(os.O_DIRECT)  # a read gives what one write wrote
     messages = [reply(number, b"x" * (number % 1500)) for number in range(1000, 1060)]
     data = b"".join(messages)
-    with running(lambda: relay.carry_replies(port_out, fuse_in, relay.Connections())):
+    with running(lambda: relay.carry_replies(port_out, fuse_in, relay.Greetings())):
         for start in range(0, len(data), size):
             os.write(port_in, data[start : start + size])
         assert [os.read(fuse_out, 4096) for _ in messages] == messages
 
 
-def test_lost_host_is_noticed_once_and_its_half_message_dropped() -> None:
+def test_half_a_message_of_a_lost_host_is_dropped() -> None:
+    port_out, port_in = socket.socketpair()
+    fuse_out, fuse_in = os.pipe2(os.O_DIRECT)
+    port_in.sendall(reply(1) + reply(2)[:9])
+    port_in.shutdown(socket.SHUT_WR)
+    with running(lambda: relay.carry_replies(port_out.fileno(), fuse_in, relay.Greetings())):
+        assert os.read(fuse_out, 4096) == reply(1)
+        assert not select.select([fuse_out], [], [], 0.3)[0]
+
+
+def test_greeting_is_for_the_other_process_and_makes_the_kernel_ask_again() -> None:
     port_out, port_in = os.pipe()
     fuse_out, fuse_in = os.pipe2(os.O_DIRECT)
-    os.write(port_in, reply(1) + reply(2)[:9])
-    os.close(port_in)
-    connections = relay.Connections()
-    with running(lambda: relay.carry_replies(port_out, fuse_in, connections)):
-        assert os.read(fuse_out, 4096) == reply(1)
-        assert os.read(fuse_out, 4096) == RESEND
-        assert connections.get() == 1  # both processes see it
+    greetings = relay.Greetings()
+    os.write(port_in, greeting(b"1") + reply(1) + greeting(b"2"))
+    with running(lambda: relay.carry_replies(port_out, fuse_in, greetings)):
+        greetings.wait()
+        assert [os.read(fuse_out, 4096) for _ in range(3)] == [RESEND, reply(1), RESEND]
+        assert greetings.get() == b"2" * 16
 
 
-def test_requests_are_marked_once_per_connection() -> None:
+def test_secret_goes_before_the_first_request_of_a_connection() -> None:
     fuse_out, fuse_in = os.pipe2(os.O_DIRECT)
     port_out, port_in = os.pipe2(os.O_DIRECT)
-    connections = relay.Connections()
-    with running(lambda: relay.carry_requests(fuse_out, port_in, connections)):
+    greetings = relay.Greetings()
+    with running(lambda: relay.carry_requests(fuse_out, port_in, greetings)):
         os.write(fuse_in, b"one")
-        assert [os.read(port_out, 4096) for _ in range(2)] == [relay.MARKER, b"one"]
+        assert not select.select([port_out], [], [], 0.3)[0]  # nothing for a host that has not greeted
+        greetings.put(b"1" * 16)
+        assert [os.read(port_out, 4096) for _ in range(2)] == [b"1" * 16, b"one"]
         os.write(fuse_in, b"two")
         assert os.read(port_out, 4096) == b"two"
-        connections.count()
+        greetings.put(b"2" * 16)
         os.write(fuse_in, b"three")
-        assert [os.read(port_out, 4096) for _ in range(2)] == [relay.MARKER, b"three"]
+        assert [os.read(port_out, 4096) for _ in range(2)] == [b"2" * 16, b"three"]
 
 
-def test_both_sides_have_the_same_marker() -> None:
+def test_both_sides_have_the_same_numbers() -> None:
     protocol = pytest.importorskip("pybox.share.protocol")
-    assert relay.MARKER == protocol.MARKER
+    secret = b"s" * relay.SECRET_LENGTH
+    assert protocol.greeting(secret) == greeting(b"s")
+    assert protocol.SECRET_LENGTH == relay.SECRET_LENGTH
     assert relay.MESSAGE >= protocol.MAX_REQUEST

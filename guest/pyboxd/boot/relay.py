@@ -4,16 +4,17 @@
 direction: threads would wait for each other. The kernel gives one whole request to a read and wants one whole reply in
 a write, so only the replies have to be found in the stream.
 
-The host's server may be started again. Then the stream may have been cut anywhere, so the next request is preceded by
-a marker that the new server looks for, and the kernel is asked to send again what has no reply.
+The host's server may be started again, or the machine be restored: then the stream may have been cut anywhere. So every
+connection begins with a greeting of the server. It has a secret that goes before the next request, for the server to
+know where requests begin, and it makes the kernel send again what has no reply.
 """
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import signal
-import time
 from collections.abc import Callable, Sequence
 from errno import EBADMSG, EINTR, EINVAL, ENODEV, ENOENT
 from struct import Struct
@@ -26,25 +27,37 @@ from pyboxd.locations import FUSE_PORT, SHARES
 
 MAX_DATA = 1 << 20  # bytes of data in one READ or WRITE; the host's server says the same in INIT
 MESSAGE = MAX_DATA + 4096
-MARKER = b"\xff\xff\xff\xffpybox: requests begin here\n\xff"  # as in the host's share/protocol.py
-PAUSE = 0.05  # seconds between looks whether the host is there
+GREETING = (0x7079_626F).to_bytes(4, "little")  # in place of an error; this and the next as in share/protocol.py
+SECRET_LENGTH = 16
+PAUSE = 1.0  # seconds between looks whether the host is there, beside the kernel's signal that it is
 
 _OUT_HEADER = Struct("<IiQ")  # struct fuse_out_header: len error unique
 _RESEND = _OUT_HEADER.pack(_OUT_HEADER.size, 7, 0)  # FUSE_NOTIFY_RESEND, Linux 6.9
 _OOM_SCORE = "-1000"  # without it every folder is gone
 
 
-class Connections:
-    """How many connections of the host there have been: a number that both processes see."""
+class Greetings:
+    """The last greeting of the host, for both processes."""
 
     def __init__(self) -> None:
-        self._page = mmap.mmap(-1, 1)
+        self._page = mmap.mmap(-1, SECRET_LENGTH)
+        self._first_out, self._first_in = os.pipe()
+        self._is_first = True
 
-    def get(self) -> int:
-        return self._page[0]
+    def put(self, secret: bytes) -> None:
+        """Tell the other process of a new connection."""
+        self._page[:] = secret
+        if self._is_first:
+            self._is_first = False
+            os.write(self._first_in, b"1")
 
-    def count(self) -> None:
-        self._page[0] = (self._page[0] + 1) % 256
+    def wait(self) -> None:
+        """Block until there has been one."""
+        os.read(self._first_out, 1)
+
+    def get(self) -> bytes:
+        """The secret of the newest."""
+        return self._page[:]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -65,19 +78,30 @@ def attach(fuse: int, point: str) -> None:
         os.stat(point)
     except OSError:
         umount2(point, k.MNT_DETACH)
+    # Without `default_permissions`: what the user of the host may do is allowed to every user of a container. The numbers
+    # of the two do not mean the same people, and checking them here would lock containers out of their user's folders.
     data = f"fd={fuse},rootmode=40000,user_id=0,group_id=0,allow_other,max_read={MAX_DATA}"
     mount("pybox", point, "fuse", k.MS_NOSUID | k.MS_NODEV, data)
+    _read_far_ahead(point)
+
+
+def _read_far_ahead(point: str) -> None:
+    """Let the kernel read whole messages ahead; by itself it takes 128 KiB, whatever INIT says."""
+    with open("/proc/self/mountinfo") as file:
+        devices = [fields[2] for fields in map(str.split, file) if fields[4] == point]
+    with open(f"/sys/class/bdi/{devices[-1]}/read_ahead_kb", "w") as file:
+        file.write(str(MAX_DATA // 1024))
 
 
 def run(fuse: int, port: int) -> int:
     """Carry in both directions until the mount is gone, which is status 0; neither process outlives the other."""
-    connections = Connections()
+    greetings = Greetings()
     parent = os.getpid()
     child = os.fork()
     if child == 0:
-        _run_replies(parent, lambda: carry_replies(port, fuse, connections))
+        _run_replies(parent, lambda: carry_replies(port, fuse, greetings))
     signal.signal(signal.SIGCHLD, lambda *_: os._exit(1))
-    carry_requests(fuse, port, connections)
+    carry_requests(fuse, port, greetings)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -94,11 +118,12 @@ def _run_replies(parent: int, carry: Callable[[], None]) -> None:
         os._exit(1)
 
 
-def carry_requests(fuse: int, port: int, connections: Connections) -> None:
+def carry_requests(fuse: int, port: int, greetings: Greetings) -> None:
     """From the kernel to the host, until the mount is gone. Blocks while no host is there."""
     buffer = memoryview(bytearray(MESSAGE))
     buffers = [buffer]
-    marked = connections.get() - 1
+    known = b""
+    greetings.wait()
     while True:
         try:
             count = os.readv(fuse, buffers)
@@ -108,10 +133,10 @@ def carry_requests(fuse: int, port: int, connections: Connections) -> None:
             if error.errno in (ENOENT, EINTR):  # interrupted before it was read
                 continue
             raise
-        now = connections.get()
-        if now != marked:
-            _write(port, memoryview(MARKER))
-            marked = now
+        secret = greetings.get()
+        if secret != known:
+            known = secret
+            _write(port, memoryview(secret))
         _write(port, buffer[:count])
 
 
@@ -120,26 +145,29 @@ def _write(port: int, data: memoryview) -> None:
         data = data[os.write(port, data) :]
 
 
-def carry_replies(port: int, fuse: int, connections: Connections) -> None:
+def carry_replies(port: int, fuse: int, greetings: Greetings) -> None:
     """From the host to the kernel, for ever."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
+    fcntl.fcntl(port, fcntl.F_SETOWN, os.getpid())
     buffer = memoryview(bytearray(2 * MESSAGE))
     end = 0
-    is_connected = True  # the first marker is sent anyway
     while True:
         count = os.readv(port, [buffer[end:]])
         if count == 0:
-            if is_connected:
-                is_connected = False
-                end = 0  # the rest of this message will not come
-                connections.count()
-                _reply(fuse, memoryview(_RESEND))
-            time.sleep(PAUSE)
+            end = 0  # the rest of this message will not come
+            _wait_for_host(port)
             continue
-        is_connected = True
-        end = _take_messages(buffer, end + count, fuse)
+        end = _take_messages(buffer, end + count, fuse, greetings)
 
 
-def _take_messages(buffer: memoryview, end: int, fuse: int) -> int:
+def _wait_for_host(port: int) -> None:
+    flags = fcntl.fcntl(port, fcntl.F_GETFL)
+    fcntl.fcntl(port, fcntl.F_SETFL, flags | os.O_ASYNC)  # a signal for every change of the port
+    signal.sigtimedwait({signal.SIGIO}, PAUSE)
+    fcntl.fcntl(port, fcntl.F_SETFL, flags)
+
+
+def _take_messages(buffer: memoryview, end: int, fuse: int, greetings: Greetings) -> int:
     """Hand the whole messages in the buffer to the kernel and move the rest to the front; its length."""
     start = 0
     while end - start >= _OUT_HEADER.size:
@@ -148,7 +176,13 @@ def _take_messages(buffer: memoryview, end: int, fuse: int) -> int:
             raise OSError(EBADMSG, f"the folder server sent a message of {length} bytes")
         if end - start < length:
             break
-        _reply(fuse, buffer[start : start + length])
+        message = buffer[start : start + length]
+        if message[4:8] == GREETING:
+            # First the secret: a request that was read before and goes without it is among those that come again.
+            greetings.put(bytes(message[_OUT_HEADER.size :]))
+            _reply(fuse, memoryview(_RESEND))
+        else:
+            _reply(fuse, message)
         start += length
     if start:
         rest = end - start

@@ -9,16 +9,18 @@ from collections.abc import Sequence
 
 from pybox.share import native
 from pybox.share import protocol as p
+from pybox.share.native import posix
 from pybox.share.nodes import Node, NodeTable
+from pybox.share.notes import Notes
 from pybox.share.owners import KEEP, Owners
 
 
 class Attributes:
     """Reads and changes them. What it remembers outlives the table of one session."""
 
-    def __init__(self, table: NodeTable) -> None:
+    def __init__(self, table: NodeTable, notes: Notes) -> None:
         self.table = table
-        self._owners = Owners()
+        self.owners = Owners(table.shares, notes)
         self._devices: dict[int, int] = {}
 
     def of(self, node: Node) -> tuple[int, ...]:
@@ -36,17 +38,22 @@ class Attributes:
 
     def at(self, node: Node, directory: int, name: bytes, status: os.stat_result) -> tuple[int, ...]:
         """The same for a node that was just found in an open directory."""
-        uid, gid = self._owners.of(node, directory, name, status)
-        return p.attributes(status, self.inode(status.st_dev, status.st_ino), uid, gid)
+        owner = self.owners.of(node, directory, name, status)
+        return p.attributes(status, self.inode(status.st_dev, status.st_ino), *owner)
 
     def inode(self, device: int, inode: int) -> int:
         """The number that tells a file from all others, on whatever disk of the host it is."""
         number = self._devices.setdefault(device, len(self._devices))
         return inode ^ number << 48
 
-    def give(self, node: Node, directory: int, name: bytes, status: os.stat_result, uid: int, gid: int) -> None:
-        """Change the owner of a node that was just found in an open directory. Raises OSError."""
-        self._owners.change(node, directory, name, status, uid, gid)
+    def may(self, node: Node, mask: int, is_root: bool) -> bool:
+        """Whether access(2) grants `mask`. The guest's root may also what the owner of a file could grant himself."""
+        directory, name, status = self.table.locate(node)
+        if stat.S_ISLNK(status.st_mode):
+            return True
+        if is_root and node.is_file and status.st_uid == posix.geteuid():
+            return not mask & os.X_OK or bool(status.st_mode & 0o111)
+        return native.may(directory, name, mask)
 
     def change(self, node: Node, fields: Sequence[int]) -> None:
         """Do what a SETATTR with these fields asks for. Raises OSError."""
@@ -56,22 +63,22 @@ class Attributes:
         if valid & p.SET_MODE:
             self._chmod(node, stat.S_IMODE(mode))
         if valid & p.SET_SIZE:
-            os.ftruncate(self.table.file(node, write=True), size)
+            is_open = valid & p.SET_OPEN_FILE
+            os.ftruncate(self.table.file(node, write=True) if is_open else self.table.file_to_truncate(node), size)
         if valid & (p.SET_ATIME | p.SET_MTIME):
             self._set_times(node, valid, (fields[5], fields[8]), (fields[6], fields[9]))
 
     def _chown(self, node: Node, uid: int, gid: int) -> None:
         if node.pinned >= 0:
-            os.fchown(node.pinned, uid, gid)
+            posix.fchown(node.pinned, uid, gid)
         else:
-            self.give(node, *self.table.locate(node), uid, gid)
+            self.owners.change(node, *self.table.locate(node), uid, gid)
 
     def _chmod(self, node: Node, mode: int) -> None:
         if node.pinned >= 0:
-            os.fchmod(node.pinned, mode)
+            posix.fchmod(node.pinned, mode)
         else:
-            directory, name, _ = self.table.locate(node)
-            native.change_mode(directory, name, mode)
+            self.owners.change_mode(node, *self.table.locate(node), mode)
 
     def _set_times(self, node: Node, valid: int, atime: tuple[int, int], mtime: tuple[int, int]) -> None:
         opened = self.table.open_status(node) if node.pinned >= 0 else None

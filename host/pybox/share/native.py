@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import stat
 from collections.abc import Callable
@@ -10,25 +11,34 @@ from errno import EEXIST, EOPNOTSUPP
 from pathlib import Path
 from typing import Any
 
-BINARY = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NOCTTY", 0)
-OPEN_DIRECTORY = BINARY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0)  # to reach what is in it
-LIST_DIRECTORY = BINARY | getattr(os, "O_DIRECTORY", 0)
-OPEN_FILE = BINARY | getattr(os, "O_NONBLOCK", 0)  # never waits: not for a fifo that took a file's place
+# The calls that every system has on which `can_serve` is true; type checkers look at this code for others too.
+posix: Any = os
 
-_PATH = getattr(os, "O_PATH", 0)
+_PATH: int = getattr(os, "O_PATH", 0)
+_DIRECTORY: int = getattr(os, "O_DIRECTORY", 0)
+NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
+BINARY: int = getattr(os, "O_CLOEXEC", 0) | NO_LINK | getattr(os, "O_NOCTTY", 0)
+OPEN_DIRECTORY = BINARY | _DIRECTORY | _PATH  # to reach what is in it
+LIST_DIRECTORY = BINARY | _DIRECTORY
+OPEN_FILE: int = BINARY | getattr(os, "O_NONBLOCK", 0)  # never waits: not for a fifo that took a file's place
+
 _SEEK_HOLE = (getattr(os, "SEEK_DATA", None), getattr(os, "SEEK_HOLE", None))
 _xattr: Any = os if hasattr(os, "setxattr") else None
 
 
 def can_serve() -> bool:
-    """Say whether this system has calls relative to a directory, without which no folder is served."""
+    """Say whether this system has calls relative to a directory.
+
+    Windows has none. Without them a path is walked anew for every request, and whoever can put a link on it leads the
+    guest out of its folders; a server by paths would have to be another driver, with another way to prevent that.
+    """
     return os.open in os.supports_dir_fd and os.stat in os.supports_dir_fd
 
 
 def raise_limit() -> None:
     """Allow this process as many descriptors as its user may have."""
     try:
-        import resource
+        resource: Any = importlib.import_module("resource")
     except ImportError:
         return
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -42,10 +52,34 @@ def raise_limit() -> None:
 def read_into(descriptor: int, buffer: memoryview, offset: int) -> int:
     """pread(2) into a buffer; the bytes read."""
     if hasattr(os, "preadv"):
-        return os.preadv(descriptor, [buffer], offset)
-    data = os.pread(descriptor, len(buffer), offset)
+        count: int = posix.preadv(descriptor, [buffer], offset)
+        return count
+    data: bytes = posix.pread(descriptor, len(buffer), offset)
     buffer[: len(data)] = data
     return len(data)
+
+
+def append(descriptor: int, data: memoryview) -> int:
+    """Write behind the end of a file, wherever it is by now; the bytes written. Raises OSError."""
+    written: int
+    if hasattr(os, "RWF_APPEND"):
+        written = posix.pwritev(descriptor, [data], 0, posix.RWF_APPEND)
+    else:
+        written = posix.pwrite(descriptor, data, os.fstat(descriptor).st_size)
+    return written
+
+
+def copy_range(source: int, source_offset: int, target: int, target_offset: int, length: int) -> int:
+    """copy_file_range(2); the bytes copied. Raises OSError, EOPNOTSUPP where there is none."""
+    if not hasattr(os, "copy_file_range"):
+        raise OSError(EOPNOTSUPP, os.strerror(EOPNOTSUPP))
+    copied: int = posix.copy_file_range(source, target, length, source_offset, target_offset)
+    return copied
+
+
+def may(directory: int, name: bytes, mask: int) -> bool:
+    """access(2) of one name in a directory that is no link."""
+    return os.access(name, mask, dir_fd=directory, follow_symlinks=os.access not in os.supports_follow_symlinks)
 
 
 def change_mode(directory: int, name: bytes, mode: int) -> None:
@@ -54,7 +88,7 @@ def change_mode(directory: int, name: bytes, mode: int) -> None:
         os.chmod(name, mode, dir_fd=directory, follow_symlinks=False)
         return
     if not _PATH:
-        _with_descriptor(directory, name, os.O_RDONLY | OPEN_FILE, lambda fd: os.fchmod(fd, mode))
+        _with_descriptor(directory, name, os.O_RDONLY | OPEN_FILE, lambda fd: posix.fchmod(fd, mode))
         return
     # A descriptor of the thing itself, whatever it is; the magic link leads to it and to nothing else.
     _with_descriptor(directory, name, _PATH | BINARY, lambda fd: Path(f"/proc/self/fd/{fd}").chmod(mode))
@@ -115,7 +149,7 @@ def allocate(descriptor: int, offset: int, length: int) -> None:
     """posix_fallocate(3). Raises OSError, EOPNOTSUPP where there is none."""
     if not hasattr(os, "posix_fallocate"):
         raise OSError(EOPNOTSUPP, os.strerror(EOPNOTSUPP))
-    os.posix_fallocate(descriptor, offset, length)
+    posix.posix_fallocate(descriptor, offset, length)
 
 
 def sync_directory(directory: int) -> None:
@@ -140,3 +174,20 @@ def rename_no_replace(directory: int, name: bytes, new_directory: int, new_name:
         os.rename(name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory)
         return
     raise OSError(EEXIST, os.strerror(EEXIST))
+
+
+def exchange(directory: int, name: bytes, other_directory: int, other_name: bytes) -> None:
+    """Exchange two names by three renames; to the guest it is one, to others on the host a name is gone for a moment."""
+    aside = b".pybox-exchange-%s" % os.urandom(8).hex().encode()
+    os.stat(other_name, dir_fd=other_directory, follow_symlinks=False)
+    os.rename(name, aside, src_dir_fd=directory, dst_dir_fd=directory)
+    try:
+        os.rename(other_name, name, src_dir_fd=other_directory, dst_dir_fd=directory)
+        try:
+            os.rename(aside, other_name, src_dir_fd=directory, dst_dir_fd=other_directory)
+        except OSError:
+            os.rename(name, other_name, src_dir_fd=directory, dst_dir_fd=other_directory)
+            raise
+    except OSError:
+        os.rename(aside, name, src_dir_fd=directory, dst_dir_fd=directory)
+        raise

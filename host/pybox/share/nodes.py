@@ -28,6 +28,8 @@ FIRST_SHARE = 2  # the node of the first share; the same in every life of the se
 SELF = b"."  # a directory's name in itself
 IDLE = 1.0  # seconds after which a program's file is not kept open for writing: it could not be run on the host
 
+_WRITING = (os.O_RDWR, os.O_WRONLY)
+
 Ident: TypeAlias = tuple[int, int, int, int]  # share, device, inode, format
 Place: TypeAlias = tuple[int, bytes]  # node of a directory, name in it
 
@@ -75,6 +77,14 @@ class NodeTable:
         self._files: OrderedDict[int, _OpenFile] = OrderedDict()
         # Numbers that no earlier life of this server has given: the kernel may still ask for those.
         self._next = time.time_ns()
+        self.reset()
+
+    def reset(self) -> None:
+        """Close and forget everything, for a kernel that knows nothing."""
+        self.close()
+        self._nodes.clear()
+        self._idents.clear()
+        self._places.clear()
         for index in range(len(self.shares)):
             self._nodes[FIRST_SHARE + index] = Node(FIRST_SHARE + index, index, (index, 0, 0, stat.S_IFDIR))
 
@@ -86,6 +96,11 @@ class NodeTable:
         if found is None:
             raise error(ESTALE)
         return found
+
+    def check_writable(self, node: Node) -> None:
+        """Raises OSError EROFS for what is in a read-only share."""
+        if self.shares[node.share].readonly:
+            raise error(EROFS)
 
     def share_root(self, name: bytes) -> Node:
         """The node of a share. Raises OSError ENOENT."""
@@ -145,6 +160,16 @@ class NodeTable:
         if node is not None:
             self._put((new_parent.id, new_name), node)
 
+    def exchanged(self, parent: Node, name: bytes, other_parent: Node, other_name: bytes) -> None:
+        """Two names have taken each other's place."""
+        node, other = self.at(parent, name), self.at(other_parent, other_name)
+        self.removed(parent, name)
+        self.removed(other_parent, other_name)
+        if node is not None:
+            self._put((other_parent.id, other_name), node)
+        if other is not None:
+            self._put((parent.id, name), other)
+
     def pin(self, node: Node) -> None:
         """Keep the content of a file whose last known name is about to go, until the kernel forgets it."""
         if node.is_file and node.pinned < 0 and len(node.places) < 2:
@@ -153,7 +178,7 @@ class NodeTable:
                 if opened is not None and opened.access == os.O_RDWR:
                     node.pinned = os.dup(opened.descriptor)
                 else:
-                    node.pinned, _ = self._open_file(node, (os.O_RDWR, os.O_RDONLY, os.O_WRONLY))
+                    node.pinned, _ = self._open_file(node, (os.O_RDWR, os.O_RDONLY, os.O_WRONLY), as_owner=True)
 
     def _put(self, place: Place, node: Node) -> None:
         before = self._places.get(place)
@@ -223,7 +248,7 @@ class NodeTable:
 
     def _open_share(self, node: Node) -> int:
         # The one path that is walked, links and all: the user has named it.
-        return os.open(self.shares[node.share].host_path, native.OPEN_DIRECTORY & ~os.O_NOFOLLOW)
+        return os.open(self.shares[node.share].host_path, native.OPEN_DIRECTORY & ~native.NO_LINK)
 
     def _open_directory(self, node: Node) -> int:
         failure = ENOENT
@@ -245,7 +270,12 @@ class NodeTable:
     # -- content ------------------------------------------------------------------------------------
 
     def file(self, node: Node, write: bool = False) -> int:
-        """The descriptor of a file's content; it stays the table's. Raises OSError."""
+        """The descriptor of a file's content; it stays the table's. Raises OSError.
+
+        A program that has a file open goes on whatever the file's mode has become, and a new file may be written by
+        who made it with a mode that forbids just that. Which files programs have open is not known here, as opening is
+        not asked for, so a file that belongs to the host's user is opened even against its mode.
+        """
         if node.pinned >= 0:
             return node.pinned
         if node.is_directory:
@@ -258,7 +288,15 @@ class NodeTable:
             self._files.move_to_end(node.id)
             opened.used = time.monotonic()
             return opened.descriptor
-        descriptor, access = self._open_file(node, (os.O_RDWR, os.O_WRONLY) if write else (os.O_RDONLY,))
+        descriptor, access = self._open_file(node, _WRITING if write else (os.O_RDONLY,), as_owner=True)
+        self.keep_file(node, descriptor, access)
+        return descriptor
+
+    def file_to_truncate(self, node: Node) -> int:
+        """As `file`, for a file that is not open yet: its mode is heeded."""
+        if node.pinned >= 0:
+            return node.pinned
+        descriptor, access = self._open_file(node, _WRITING, as_owner=False)
         self.keep_file(node, descriptor, access)
         return descriptor
 
@@ -269,15 +307,19 @@ class NodeTable:
         if len(self._files) > FILES:
             self._close_file(next(iter(self._files)))
 
-    def _open_file(self, node: Node, accesses: Sequence[int]) -> tuple[int, int]:
-        directory, name, _ = self.locate(node)
+    def _open_file(self, node: Node, accesses: Sequence[int], as_owner: bool) -> tuple[int, int]:
+        """Open a file with the first of these accesses that the system grants."""
+        directory, name, status = self.locate(node)
         for access in accesses:
             try:
                 descriptor = os.open(name, access | native.OPEN_FILE, dir_fd=directory)
             except OSError as problem:
-                if access != accesses[-1] and problem.errno in (EACCES, EPERM, EROFS, ETXTBSY):
+                if as_owner and problem.errno == EACCES and status.st_uid == native.posix.geteuid():
+                    descriptor = _open_against_mode(directory, name, access, stat.S_IMODE(status.st_mode))
+                elif access != accesses[-1] and problem.errno in (EACCES, EPERM, EROFS, ETXTBSY):
                     continue
-                raise
+                else:
+                    raise
             if _is(node, os.fstat(descriptor)):
                 return descriptor, access
             os.close(descriptor)
@@ -314,6 +356,14 @@ class NodeTable:
         opened = self._files.pop(number, None)
         if opened is not None:
             os.close(opened.descriptor)
+
+
+def _open_against_mode(directory: int, name: bytes, access: int, mode: int) -> int:
+    native.change_mode(directory, name, mode | stat.S_IRUSR | stat.S_IWUSR)
+    try:
+        return os.open(name, access | native.OPEN_FILE, dir_fd=directory)
+    finally:
+        native.change_mode(directory, name, mode)
 
 
 def _is(node: Node, status: os.stat_result) -> bool:

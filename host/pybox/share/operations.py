@@ -1,5 +1,6 @@
 """Answers to the requests of the guest's kernel: each a few calls relative to an open directory.
 
+Requests for the content of files are in `content`.
 What the guest may do is what the user of the host may do; a read-only share refuses every change. `OSError` from here
 becomes the error that the guest sees.
 """
@@ -9,22 +10,25 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Sequence
-from errno import EINVAL, ENOENT, ENOSYS, ENOTTY, EOPNOTSUPP, EPERM, EROFS, EXDEV
+from errno import EACCES, EINVAL, ENOENT, ENOSYS, ENOTTY, EPERM, EROFS, EXDEV
+from pathlib import Path
 from typing import TypeAlias
 
 from pybox.model import Share
 from pybox.share import native
 from pybox.share import protocol as p
 from pybox.share.attributes import Attributes
+from pybox.share.content import Answer, Content
 from pybox.share.listing import Listings, Name, read_names
+from pybox.share.native import posix
 from pybox.share.nodes import FIRST_SHARE, Node, NodeTable, error
+from pybox.share.notes import Notes
 from pybox.share.owners import KEEP
 from pybox.share.protocol import Opcode, Request
 
 LIFETIME = 1  # seconds for which the guest believes names and attributes: how late it sees the host's changes
 _GOOD_NAME_LENGTH = 255
 
-Answer: TypeAlias = bytes | memoryview | None  # None: this request has no reply
 Handler: TypeAlias = Callable[[Request], Answer]
 
 _MADE = (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK)
@@ -42,15 +46,18 @@ def _accept(_: Request) -> Answer:
 
 
 class Session:
-    """What one guest kernel does with the shares, from its INIT to the next one's. Not for threads."""
+    """What one guest kernel does with the shares, from its INIT to the next one's. Not for threads.
 
-    def __init__(self, shares: Sequence[Share]) -> None:
+    `notes` is the file for the owners of what takes no extended attribute.
+    """
+
+    def __init__(self, shares: Sequence[Share], notes: Path | None = None) -> None:
         self._shares = tuple(shares)
         self.table = NodeTable(self._shares)
-        self._attributes = Attributes(self.table)
+        self._attributes = Attributes(self.table, Notes(notes))
+        self._content = Content(self.table)
         self._listings = Listings()
-        self._buffer = memoryview(bytearray(p.MAX_WRITE))  # the content of the last READ
-        self._user = os.geteuid()
+        self._user = posix.geteuid()
         self._handlers = self._make_handlers()
 
     def answer(self, request: Request) -> Answer:
@@ -78,12 +85,14 @@ class Session:
             Opcode.RENAME: self._rename,
             Opcode.RENAME2: self._rename2,
             Opcode.LINK: self._link,
-            Opcode.READ: self._read,
-            Opcode.WRITE: self._write,
-            Opcode.FSYNC: self._fsync,
-            Opcode.FSYNCDIR: self._fsync,
-            Opcode.FALLOCATE: self._fallocate,
-            Opcode.LSEEK: self._lseek,
+            Opcode.READ: self._content.read,
+            Opcode.WRITE: self._content.write,
+            Opcode.FSYNC: self._content.sync,
+            Opcode.FSYNCDIR: self._content.sync,
+            Opcode.FALLOCATE: self._content.allocate,
+            Opcode.LSEEK: self._content.seek,
+            Opcode.COPY_FILE_RANGE: self._content.copy,
+            Opcode.ACCESS: self._access,
             Opcode.STATFS: self._statfs,
             Opcode.OPENDIR: lambda _: _OPENED,
             Opcode.READDIR: self._readdir,
@@ -96,9 +105,7 @@ class Session:
         }
 
     def _init(self, request: Request) -> Answer:
-        self.table.close()
-        self.table = NodeTable(self._shares)
-        self._attributes.table = self.table
+        self.table.reset()
         self._listings = Listings()
         try:
             return p.init_answer(request.body)
@@ -133,12 +140,8 @@ class Session:
             raise error(EINVAL)  # no kernel asks for these: they would lead out of the directory
         node = self.table.node(request.node)
         if change:
-            self._check_writable(node)
+            self.table.check_writable(node)
         return node, self.table.directory(node)
-
-    def _check_writable(self, node: Node) -> None:
-        if self._shares[node.share].readonly:
-            raise error(EROFS)
 
     def _check_same_share(self, one: int, other: int) -> None:
         if p.ROOT_ID in (one, other):
@@ -151,7 +154,7 @@ class Session:
         if request.node == p.ROOT_ID:
             raise error(EPERM)
         node = self.table.node(request.node)
-        self._check_writable(node)
+        self.table.check_writable(node)
         return node
 
     def _forget(self, request: Request) -> Answer:
@@ -172,6 +175,20 @@ class Session:
             return p.ATTR_OUT.pack(LIFETIME, 0, 0, *self._root_attributes())
         return p.ATTR_OUT.pack(LIFETIME, 0, 0, *self._attributes.of(self.table.node(request.node)))
 
+    def _access(self, request: Request) -> Answer:
+        """access(2), and chdir: what is true is what the operations themselves would allow."""
+        mask, _ = p.ACCESS_IN.unpack_from(request.body)
+        if request.node == p.ROOT_ID:
+            if mask & os.W_OK:
+                raise error(EROFS)
+            return b""
+        node = self.table.node(request.node)
+        if mask & os.W_OK:
+            self.table.check_writable(node)
+        if not self._attributes.may(node, mask, is_root=request.uid == 0):
+            raise error(EACCES)
+        return b""
+
     def _root_attributes(self) -> tuple[int, ...]:
         mode = stat.S_IFDIR | 0o555
         return (p.ROOT_ID, 0, 0, 0, 0, 0, 0, 0, 0, mode, 2 + len(self._shares), 0, 0, 0, 4096, 0)
@@ -186,7 +203,7 @@ class Session:
             return p.STATFS_OUT.pack(0, 0, 0, 0, 0, 4096, _GOOD_NAME_LENGTH, 4096, *(0,) * 7)
         node = self.table.node(request.node)
         directory = self.table.directory(node if node.is_directory else self.table.node(FIRST_SHARE + node.share))
-        found = os.fstatvfs(directory)
+        found = posix.fstatvfs(directory)
         return p.STATFS_OUT.pack(
             *(found.f_blocks, found.f_bfree, found.f_bavail, found.f_files, found.f_ffree),
             *(found.f_bsize, found.f_namemax, found.f_frsize),
@@ -201,7 +218,7 @@ class Session:
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             inherits = os.fstat(directory).st_mode & stat.S_ISGID
             node = self.table.learn(parent, name, status)
-            self._attributes.give(node, directory, name, status, request.uid, KEEP if inherits else request.gid)
+            self._attributes.owners.change(node, directory, name, status, request.uid, KEEP if inherits else request.gid)
         return self._entry(parent, directory, name)
 
     def _mknod(self, request: Request) -> Answer:
@@ -210,7 +227,7 @@ class Session:
         parent, directory = self._inside(request, name, change=True)
         if (stat.S_IFMT(mode) or stat.S_IFREG) not in _MADE:
             raise error(EPERM)  # a device of the guest would be one of the host
-        os.mknod(name, mode, dir_fd=directory)
+        posix.mknod(name, mode, dir_fd=directory)
         return self._created(request, parent, directory, name)
 
     def _mkdir(self, request: Request) -> Answer:
@@ -240,7 +257,7 @@ class Session:
             entry = self._entry(parent, directory, name)  # the host was faster
             node = self.table.at(parent, name)
             if flags & _LINUX_O_TRUNC and node is not None and node.is_file:
-                os.ftruncate(self.table.file(node, write=True), 0)
+                os.ftruncate(self.table.file_to_truncate(node), 0)
             return entry + _OPENED
         try:
             entry = self._created(request, parent, directory, name)
@@ -269,14 +286,18 @@ class Session:
         node = self.table.at(parent, name)
         if node is not None:
             self.table.pin(node)
+        owner = self._attributes.owners.key(parent, directory, name)
         os.unlink(name, dir_fd=directory)
+        self._attributes.owners.forget(owner)
         self.table.removed(parent, name)
         return b""
 
     def _rmdir(self, request: Request) -> Answer:
         (name,) = p.names(request.body, 0, 1)
         parent, directory = self._inside(request, name, change=True)
+        owner = self._attributes.owners.key(parent, directory, name)
         os.rmdir(name, dir_fd=directory)
+        self._attributes.owners.forget(owner)
         self.table.removed(parent, name)
         return b""
 
@@ -294,64 +315,27 @@ class Session:
         parent, directory = self._inside(request, name, change=True)
         new_parent, new_directory = self._inside(request._replace(node=target), new_name, change=True)
         directory = self.table.directory(parent)  # opening the other may have closed it
-        if flags & ~p.RENAME_NOREPLACE:
+        if flags not in (0, p.RENAME_NOREPLACE, p.RENAME_EXCHANGE):
             raise error(EINVAL)
+        if flags == p.RENAME_EXCHANGE:
+            native.exchange(directory, name, new_directory, new_name)
+            self.table.exchanged(parent, name, new_parent, new_name)
+            return b""
         replaced = self.table.at(new_parent, new_name)
         if flags:
             native.rename_no_replace(directory, name, new_directory, new_name)
         else:
             if replaced is not None and replaced is not self.table.at(parent, name):
                 self.table.pin(replaced)
+            owner = self._attributes.owners.key(new_parent, new_directory, new_name)
             os.rename(name, new_name, src_dir_fd=directory, dst_dir_fd=new_directory)
+            self._attributes.owners.forget(owner)
         self.table.renamed(parent, name, new_parent, new_name)
         return b""
 
     def _readlink(self, request: Request) -> Answer:
         directory, name, _ = self.table.locate(self.table.node(request.node))
         return os.readlink(name, dir_fd=directory)
-
-    # -- content ------------------------------------------------------------------------------------
-
-    def _read(self, request: Request) -> Answer:
-        _, offset, size, *_ = p.READ_IN.unpack_from(request.body)
-        descriptor = self.table.file(self.table.node(request.node))
-        window = self._buffer[:size]
-        return window[: native.read_into(descriptor, window, offset)]
-
-    def _write(self, request: Request) -> Answer:
-        _, offset, size, *_ = p.WRITE_IN.unpack_from(request.body)
-        descriptor = self.table.file(self._target(request), write=True)
-        data = request.body[p.WRITE_IN.size :][:size]
-        written = os.pwrite(descriptor, data, offset)
-        return p.WRITE_OUT.pack(written, 0)
-
-    def _fsync(self, request: Request) -> Answer:
-        _, flags, _ = p.FSYNC_IN.unpack_from(request.body)
-        if request.node == p.ROOT_ID:
-            return b""
-        node = self.table.node(request.node)
-        if node.is_directory:
-            native.sync_directory(self.table.directory(node))
-            return b""
-        descriptor = self.table.file(node)
-        if flags & p.FSYNC_DATA_ONLY and hasattr(os, "fdatasync"):
-            os.fdatasync(descriptor)
-        else:
-            os.fsync(descriptor)
-        return b""
-
-    def _fallocate(self, request: Request) -> Answer:
-        _, offset, length, mode, _ = p.FALLOCATE_IN.unpack_from(request.body)
-        if mode:
-            raise error(EOPNOTSUPP)
-        native.allocate(self.table.file(self._target(request), write=True), offset, length)
-        return b""
-
-    def _lseek(self, request: Request) -> Answer:
-        _, offset, whence, _ = p.LSEEK_IN.unpack_from(request.body)
-        if whence not in (3, 4):
-            raise error(EINVAL)
-        return p.LSEEK_OUT.pack(native.seek(self.table.file(self.table.node(request.node)), offset, whence))
 
     # -- listings -----------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ and an answer; both headers begin with the length of the whole message.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from enum import IntEnum
@@ -22,10 +23,11 @@ MAX_REQUEST = MAX_WRITE + HEADROOM
 
 ROOT_ID = 1  # the node that the kernel knows without asking
 
-# What the relay sends before the first request of every connection: a stream that begins in the middle of a message
-# is skipped up to here. It cannot be a request, which would be 0xFFFFFFFF bytes long.
-MARKER = b"\xff\xff\xff\xffpybox: requests begin here\n\xff"
-MARKER_LENGTH = 0xFFFF_FFFF  # what its first four bytes say
+# The first message on every connection is the server's and for the relay: a secret, which the relay writes before the
+# first request that comes next. What comes before it is the rest of what an earlier connection broke off, and that may
+# be the content of a file: a mark that a container could know would let it make requests for all folders.
+GREETING = 0x7079_626F  # in the place of the error, with the unique number 0
+SECRET_LENGTH = 16
 
 
 class Opcode(IntEnum):
@@ -100,10 +102,13 @@ SET_GID = 1 << 2
 SET_SIZE = 1 << 3
 SET_ATIME = 1 << 4
 SET_MTIME = 1 << 5
+SET_OPEN_FILE = 1 << 6  # through a descriptor of the program that asks
 SET_ATIME_NOW = 1 << 7
 SET_MTIME_NOW = 1 << 8
 
 RENAME_NOREPLACE = 1 << 0
+RENAME_EXCHANGE = 1 << 1
+WRITE_CACHE = 1 << 0  # a write of the page cache, which has no program behind it
 FSYNC_DATA_ONLY = 1 << 0
 
 IN_HEADER = Struct("<IIQQIIIHH")  # len opcode unique nodeid uid gid pid total_extlen padding
@@ -130,6 +135,8 @@ FALLOCATE_IN = Struct("<QQQII")  # fh offset length mode padding
 LSEEK_IN = Struct("<QQII")  # fh offset whence padding
 LSEEK_OUT = Struct("<Q")
 STATFS_OUT = Struct("<QQQQQIIII6I")  # blocks bfree bavail files ffree bsize namelen frsize padding spare
+ACCESS_IN = Struct("<II")  # mask padding
+COPY_IN = Struct("<QQQQQQQ")  # fh_in off_in nodeid_out fh_out off_out len flags
 FORGET_IN = Struct("<Q")  # nlookup
 BATCH_FORGET_IN = Struct("<II")  # count dummy
 FORGET_ONE = Struct("<QQ")  # nodeid nlookup
@@ -153,9 +160,25 @@ _ARGUMENT = {
     Opcode.FSYNCDIR: FSYNC_IN.size,
     Opcode.FALLOCATE: FALLOCATE_IN.size,
     Opcode.LSEEK: LSEEK_IN.size,
+    Opcode.ACCESS: ACCESS_IN.size,
+    Opcode.COPY_FILE_RANGE: COPY_IN.size,
     Opcode.FORGET: FORGET_IN.size,
     Opcode.BATCH_FORGET: BATCH_FORGET_IN.size,
 }
+
+
+# Linux's numbers of the errors that file systems give; other systems have other numbers.
+# fmt: off
+_LINUX_ERRORS = {
+    "EPERM": 1, "ENOENT": 2, "EINTR": 4, "EIO": 5, "ENXIO": 6, "E2BIG": 7, "EBADF": 9, "EAGAIN": 11, "ENOMEM": 12,
+    "EACCES": 13, "EFAULT": 14, "EBUSY": 16, "EEXIST": 17, "EXDEV": 18, "ENODEV": 19, "ENOTDIR": 20, "EISDIR": 21,
+    "EINVAL": 22, "ENFILE": 23, "EMFILE": 24, "ENOTTY": 25, "ETXTBSY": 26, "EFBIG": 27, "ENOSPC": 28, "ESPIPE": 29,
+    "EROFS": 30, "EMLINK": 31, "EPIPE": 32, "ERANGE": 34, "EDEADLK": 35, "ENAMETOOLONG": 36, "ENOLCK": 37, "ENOSYS": 38,
+    "ENOTEMPTY": 39, "ELOOP": 40, "ENODATA": 61, "EOVERFLOW": 75, "EILSEQ": 84, "EOPNOTSUPP": 95, "ENOTSUP": 95,
+    "ETIMEDOUT": 110, "ESTALE": 116, "EDQUOT": 122, "ECANCELED": 125,
+}
+# fmt: on
+_LINUX_ERRNO = {getattr(errno, name): number for name, number in _LINUX_ERRORS.items() if hasattr(errno, name)}
 
 
 class ProtocolError(Exception):
@@ -195,9 +218,14 @@ def names(body: memoryview, start: int, count: int) -> list[bytes]:
     return found[:count]
 
 
-def failure(unique: int, errno: int) -> bytes:
-    """A whole message that refuses a request."""
-    return OUT_HEADER.pack(OUT_HEADER.size, -errno, unique)
+def failure(unique: int, number: int) -> bytes:
+    """A whole message that refuses a request; `number` is an errno of this system."""
+    return OUT_HEADER.pack(OUT_HEADER.size, -_LINUX_ERRNO.get(number, _LINUX_ERRORS["EIO"]), unique)
+
+
+def greeting(secret: bytes) -> bytes:
+    """The whole message that begins a connection."""
+    return OUT_HEADER.pack(OUT_HEADER.size + len(secret), GREETING, 0) + secret
 
 
 def init_answer(body: memoryview) -> bytes:
@@ -214,8 +242,8 @@ def init_answer(body: memoryview) -> bytes:
     )
 
 
-def attributes(status: os.stat_result, inode: int, uid: int, gid: int) -> tuple[int, ...]:
-    """The fields of `struct fuse_attr`. The owner is an argument because it may be a remembered one."""
+def attributes(status: os.stat_result, inode: int, uid: int, gid: int, mode: int | None = None) -> tuple[int, ...]:
+    """The fields of `struct fuse_attr`. Owner and permission bits are arguments because they may be remembered ones."""
     atime, mtime, ctime = status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns
     billion = 1_000_000_000
     return (
@@ -228,7 +256,7 @@ def attributes(status: os.stat_result, inode: int, uid: int, gid: int) -> tuple[
         atime % billion,
         mtime % billion,
         ctime % billion,
-        status.st_mode,
+        status.st_mode if mode is None else stat.S_IFMT(status.st_mode) | mode,
         status.st_nlink,
         uid,
         gid,

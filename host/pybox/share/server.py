@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import os
+import secrets
 import socket
 import sys
 import time
@@ -18,6 +19,7 @@ from contextlib import suppress
 from errno import EINVAL, EIO
 from pathlib import Path
 from struct import error as StructError
+from typing import Any
 
 from pybox.model import Share
 from pybox.share import native
@@ -27,29 +29,30 @@ from pybox.share.operations import Session
 log = logging.getLogger(__name__)
 _BUFFER = 2 * p.MAX_REQUEST
 _FIRST_PAUSE = 0.02  # seconds between attempts to connect
+_LOST_PAUSE = 0.2  # seconds without a connection after one was lost, for the guest to see that it was
 _LAST_PAUSE = 0.5
 _SWEEP = 1.0  # seconds
 _START = 8  # bytes of a request that say whether it can be one
 
 
-class OutOfStep(Exception):
-    """What comes from the guest does not begin with a request."""
-
-
 class Stream:
-    """Whole messages out of a stream of bytes. Does no I/O but through `receive`, which fills a buffer."""
+    """Whole messages out of a stream of bytes, from a secret on. Does no I/O but through `receive`, which fills a buffer."""
 
-    def __init__(self, receive: Callable[[memoryview], int]) -> None:
+    def __init__(self, receive: Callable[[memoryview], int], secret: bytes) -> None:
         self._receive = receive
+        self._secret = secret
         self._buffer = memoryview(bytearray(_BUFFER))
         self._start = 0
         self._end = 0
-        self._in_step = False  # a request has begun where it should
+        self._skipped = 0
+        self._has_begun = False
 
     def messages(self) -> Iterator[memoryview]:
         """Each valid until the next one; ends with the stream. Raises ProtocolError when it makes no sense."""
         while self._fill():
-            while (message := self._next()) is not None:
+            if not self._has_begun:
+                self._skip_to_secret()
+            while self._has_begun and (message := self._next()) is not None:
                 yield message
 
     def _fill(self) -> bool:
@@ -65,44 +68,45 @@ class Stream:
 
     def _next(self) -> memoryview | None:
         """The next message, if it is there as a whole."""
-        while self._end - self._start >= _START:
-            start = self._start
-            length = int.from_bytes(self._buffer[start : start + 4], "little")
-            opcode = int.from_bytes(self._buffer[start + 4 : start + 8], "little")
-            if p.is_plausible(length, opcode):
-                self._in_step = True
-                if self._end - start < length:
-                    return None
-                self._start += length
-                return self._buffer[start : start + length]
-            if length != p.MARKER_LENGTH and self._in_step:
-                raise p.ProtocolError(f"a request of {length} bytes with opcode {opcode}")
-            if not self._skip_to_marker():
-                return None
-        return None
+        start = self._start
+        if self._end - start < _START:
+            return None
+        length = int.from_bytes(self._buffer[start : start + 4], "little")
+        opcode = int.from_bytes(self._buffer[start + 4 : start + 8], "little")
+        if not p.is_plausible(length, opcode):
+            raise p.ProtocolError(f"a request of {length} bytes with opcode {opcode}")
+        if self._end - start < length:
+            return None
+        self._start += length
+        return self._buffer[start : start + length]
 
-    def _skip_to_marker(self) -> bool:
-        """Drop what comes before a marker, and the marker; what may be the beginning of one stays."""
-        waiting = bytes(self._buffer[self._start : self._end])
-        found = waiting.find(p.MARKER)
+    def _skip_to_secret(self) -> None:
+        """Drop what comes before the secret, and the secret; what may be the beginning of it stays."""
+        found = bytes(self._buffer[self._start : self._end]).find(self._secret)
         if found >= 0:
-            self._start += found + len(p.MARKER)
-            return True
-        self._start = max(self._start, self._end - len(p.MARKER) + 1)
-        return False
+            self._start += found + len(self._secret)
+            self._has_begun = True
+            return
+        kept = max(self._start, self._end - len(self._secret) + 1)
+        self._skipped += kept - self._start
+        self._start = kept
+        if self._skipped > _BUFFER:
+            raise p.ProtocolError("requests without the secret of this connection before them")
 
 
 class Server:
     """Answers what comes through one connection after the other with one session, until a new kernel says INIT."""
 
-    def __init__(self, shares: Sequence[Share]) -> None:
-        self._session = Session(shares)
+    def __init__(self, shares: Sequence[Share], notes: Path) -> None:
+        self._session = Session(shares, notes)
         self._sweep_at = 0.0
 
     def serve(self, connection: socket.socket) -> None:
         """Until the other side closes. Raises OSError and ProtocolError."""
         connection.settimeout(_SWEEP)
-        stream = Stream(lambda buffer: self._receive(connection, buffer))
+        secret = secrets.token_bytes(p.SECRET_LENGTH)
+        _send(connection, p.greeting(secret))
+        stream = Stream(lambda buffer: self._receive(connection, buffer), secret)
         for message in stream.messages():
             self._reply(connection, message)
             if time.monotonic() >= self._sweep_at:
@@ -140,8 +144,9 @@ class Server:
 def _send(connection: socket.socket, *parts: bytes | memoryview) -> None:
     """Send one message; the connection's timeout is for receiving, so a slow guest is waited for."""
     total = sum(len(part) for part in parts)
+    unix: Any = connection  # `sendmsg` is missing where `native.can_serve` says no
     try:
-        sent = connection.sendmsg(parts)
+        sent = unix.sendmsg(parts)
     except TimeoutError:
         sent = 0
     if sent == total:
@@ -159,7 +164,7 @@ def connect(address: str) -> socket.socket:
         connection = socket.create_connection((host, int(port)))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection = socket.socket(getattr(socket, "AF_UNIX"), socket.SOCK_STREAM)  # noqa: B009 - see `_send`
     try:
         connection.connect(address)
     except OSError:
@@ -171,14 +176,14 @@ def connect(address: str) -> socket.socket:
     return connection
 
 
-def run(address: str, shares: Sequence[Share]) -> None:
+def run(address: str, shares: Sequence[Share], notes: Path) -> None:
     """Serve for ever: connect, as often as it takes."""
-    server = Server(shares)
+    server = Server(shares, notes)
     pause = _FIRST_PAUSE
     while True:
         try:
             with connect(address) as connection:
-                pause = _FIRST_PAUSE
+                pause = _LOST_PAUSE
                 server.serve(connection)
         except p.ProtocolError as problem:
             log.error("the guest is out of step: %s; connecting again", problem)
@@ -207,7 +212,7 @@ def main(argv: Sequence[str]) -> int:
     os.umask(0)  # modes are the guest's, its own umask has been at work
     native.raise_limit()
     sys.setrecursionlimit(20_000)  # directories are opened from the top, as deep as they are
-    run(options.socket, read_config(options.config))
+    run(options.socket, read_config(options.config), options.config.with_suffix(".owners"))
     return 0
 
 

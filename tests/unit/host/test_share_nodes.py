@@ -177,14 +177,7 @@ def test_names_that_lead_out_are_refused(session: Session, name: bytes) -> None:
 
 
 def test_questions_that_are_asked_once(session: Session) -> None:
-    for opcode in (
-        Opcode.OPEN,
-        Opcode.FLUSH,
-        Opcode.ACCESS,
-        Opcode.GETXATTR,
-        Opcode.POLL,
-        Opcode.COPY_FILE_RANGE,
-    ):
+    for opcode in (Opcode.OPEN, Opcode.FLUSH, Opcode.GETXATTR, Opcode.POLL):
         assert errors(ask, session, opcode, FIRST_SHARE) == errno.ENOSYS
     assert errors(ask, session, Opcode.IOCTL, FIRST_SHARE) == errno.ENOTTY
 
@@ -241,5 +234,22 @@ def test_rename_that_must_not_replace(session: Session, tmp_path: Path) -> None:
     assert errors(ask, session, Opcode.RENAME2, FIRST_SHARE, before + b"d\0b\0") == errno.EEXIST
     ask(session, Opcode.RENAME2, FIRST_SHARE, before + b"a\0c\0")
     assert sorted(os.listdir(tmp_path / "share")) == ["b", "c", "d"]
-    exchange = p.RENAME2_IN.pack(FIRST_SHARE, 2, 0) + b"b\0c\0"
-    assert errors(ask, session, Opcode.RENAME2, FIRST_SHARE, exchange) == errno.EINVAL
+    whiteout = p.RENAME2_IN.pack(FIRST_SHARE, 4, 0) + b"b\0c\0"
+    assert errors(ask, session, Opcode.RENAME2, FIRST_SHARE, whiteout) == errno.EINVAL
+
+
+def test_exchanged_names(session: Session, tmp_path: Path) -> None:
+    (tmp_path / "share" / "d").mkdir()
+    for name in ("a", "d/b"):
+        (tmp_path / "share" / name).write_text(name)
+    one = node_of(ask(session, Opcode.LOOKUP, FIRST_SHARE, b"a\0"))
+    folder = node_of(ask(session, Opcode.LOOKUP, FIRST_SHARE, b"d\0"))
+    other = node_of(ask(session, Opcode.LOOKUP, folder, b"b\0"))
+    exchange = p.RENAME2_IN.pack(folder, p.RENAME_EXCHANGE, 0)
+    ask(session, Opcode.RENAME2, FIRST_SHARE, exchange + b"a\0b\0")
+    assert (tmp_path / "share" / "a").read_text() == "d/b"
+    assert node_of(ask(session, Opcode.LOOKUP, FIRST_SHARE, b"a\0")) == other
+    assert node_of(ask(session, Opcode.LOOKUP, folder, b"b\0")) == one
+    for missing in (b"a\0none\0", b"none\0b\0"):
+        assert errors(ask, session, Opcode.RENAME2, FIRST_SHARE, exchange + missing) == errno.ENOENT
+    assert sorted(os.listdir(tmp_path / "share")) == ["a", "d"] and os.listdir(tmp_path / "share" / "d") == ["b"]

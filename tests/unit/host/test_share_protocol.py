@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from pybox.share import protocol as p
 from pybox.share.protocol import Opcode
 from pybox.share.server import Stream
+
+SECRET = b"sixteen  letters"
 
 
 def request(opcode: int, unique: int, body: bytes = b"", node: int = 1) -> bytes:
@@ -33,7 +36,7 @@ def read(parts: Sequence[bytes]) -> list[bytes]:
             waiting.insert(0, part[len(taken) :])
         return len(taken)
 
-    return [bytes(message) for message in Stream(receive).messages()]
+    return [bytes(message) for message in Stream(receive, SECRET).messages()]
 
 
 @pytest.mark.parametrize(
@@ -52,6 +55,8 @@ def read(parts: Sequence[bytes]) -> list[bytes]:
         (p.DIRENT, 24),
         (p.FALLOCATE_IN, 32),
         (p.LSEEK_IN, 24),
+        (p.ACCESS_IN, 8),
+        (p.COPY_IN, 56),
         (p.OPEN_OUT, 16),
     ],
 )
@@ -102,14 +107,10 @@ def test_directory_entries_are_padded(name: bytes) -> None:
     assert entry[24 : 24 + len(name)] == name
 
 
-@given(
-    st.lists(st.binary(max_size=300), max_size=20),
-    st.lists(st.integers(1, 5000), max_size=40),
-    st.booleans(),
-)
-def test_stream_finds_messages_wherever_it_is_cut(bodies: list[bytes], cuts: list[int], is_marked: bool) -> None:
+@given(st.lists(st.binary(max_size=300), max_size=20), st.lists(st.integers(1, 5000), max_size=40))
+def test_stream_finds_messages_wherever_it_is_cut(bodies: list[bytes], cuts: list[int]) -> None:
     messages = [request(Opcode.SYMLINK, number, body) for number, body in enumerate(bodies)]
-    data = (p.MARKER if is_marked else b"") + b"".join(messages)
+    data = SECRET + b"".join(messages)
     parts = []
     for cut in cuts:
         parts.append(data[:cut])
@@ -120,19 +121,30 @@ def test_stream_finds_messages_wherever_it_is_cut(bodies: list[bytes], cuts: lis
 def test_large_messages_in_a_row() -> None:
     body = p.WRITE_IN.pack(0, 0, p.MAX_WRITE, 0, 0, 0, 0) + os.urandom(p.MAX_WRITE)
     messages = [request(Opcode.WRITE, number, body) for number in range(7)]
-    data = b"".join(messages)
+    data = SECRET + b"".join(messages)
     assert read([data[start : start + 300_000] for start in range(0, len(data), 300_000)]) == messages
 
 
 @given(st.binary(max_size=2000), st.integers(1, 500))
-def test_stream_that_begins_in_the_middle_is_skipped_to_the_marker(rest: bytes, size: int) -> None:
+def test_what_an_earlier_connection_broke_off_is_skipped(rest: bytes, size: int) -> None:
     message = request(Opcode.GETATTR, 1, bytes(16))
-    data = b"\0\0\0\0" + rest + p.MARKER + message
-    assert read([data[start : start + size] for start in range(0, len(data), size)])[-1:] == [message]
+    data = rest + message + SECRET + message
+    assert read([data[start : start + size] for start in range(0, len(data), size)]) == [message]
+
+
+def test_a_relay_that_does_not_know_the_secret_is_refused() -> None:
+    message = request(Opcode.WRITE, 1, p.WRITE_IN.pack(0, 0, p.MAX_WRITE, 0, 0, 0, 0) + bytes(p.MAX_WRITE))
+    with pytest.raises(p.ProtocolError):
+        read([message] * 4)
 
 
 def test_nonsense_after_a_message_is_an_error() -> None:
     message = request(Opcode.GETATTR, 1, bytes(16))
     with pytest.raises(p.ProtocolError):
-        read([message + b"nonsense" * 10])
-    assert read([message + p.MARKER + message]) == [message, message]
+        read([SECRET + message + b"nonsense" * 10])
+
+
+def test_errors_have_linux_numbers() -> None:
+    assert p.OUT_HEADER.unpack(p.failure(7, errno.ENOTEMPTY)) == (16, -39, 7)
+    assert p.OUT_HEADER.unpack(p.failure(7, errno.ENOSYS)) == (16, -38, 7)
+    assert p.OUT_HEADER.unpack(p.failure(7, 99_999)) == (16, -5, 7)
