@@ -11,8 +11,9 @@ from pybox.paths import Paths
 from tests.support.guest_vm import run_guest_tests
 from tests.support.pybox_cli import Cli
 
-# The folder server runs on the host; its tests do too, over the host's own FUSE (scripts/test runs them).
-IGNORED = ("--ignore=tests/guest/test_share_posix.py", "--ignore=tests/guest/test_share_relay.py")
+# The folder server runs on the host; its tests do too, over the host's own FUSE (scripts/test runs them). The engine's
+# tests want a network card, which this machine has not; the tests beside this file drive the engine from outside.
+IGNORED = tuple(f"--ignore=tests/guest/test_{name}.py" for name in ("share_posix", "share_relay", "engine"))
 
 
 def test_guest_tests_pass(cli: Cli, home: Path) -> None:
