@@ -7,7 +7,7 @@ import pytest
 from tests.support.pybox_cli import Cli
 
 # The slim image has no mount(8): the call itself, by its number on amd64.
-MOUNT = """perl -e 'exit !(syscall(165, "none", "/mnt", "tmpfs", 0, "") == 0)'"""
+MOUNT = """perl -e '$n = "none"; $t = "/mnt"; $f = "tmpfs"; exit !(syscall(165, $n, $t, $f, 0, 0) == 0)'"""
 DEFAULT_CAPABILITIES = 0x00000000A80425FB  # the 14 of Docker's default set
 
 

@@ -26,8 +26,8 @@ class Owners:
     """The owners to show, and how to change them."""
 
     def __init__(self, shares: Sequence[Share], notes: Notes) -> None:
-        # By file and time of its last change, which writing the attribute is too.
-        self._read: OrderedDict[tuple[Ident, int], Owner | None] = OrderedDict()
+        # What was read, and the time of the file's last change by then: writing the attribute is one.
+        self._read: OrderedDict[Ident, tuple[int, Owner | None]] = OrderedDict()
         self._shares = tuple(shares)
         self._notes = notes
 
@@ -85,10 +85,11 @@ class Owners:
             noted = self._notes.get(key_of(self._shares[node.share].host_path, status))
             if noted is not None:
                 return noted
-        key = (node.ident, status.st_ctime_ns)
-        if key in self._read:
-            return self._read[key]
-        owner = self._read[key] = _parse(native.get_attribute(directory, name, ATTRIBUTE))
+        read = self._read.get(node.ident)
+        if read is not None and read[0] == status.st_ctime_ns:
+            return read[1]
+        owner = _parse(native.get_attribute(directory, name, ATTRIBUTE))
+        self._read[node.ident] = (status.st_ctime_ns, owner)
         if len(self._read) > _CACHED:
             self._read.popitem(last=False)
         return owner
@@ -97,6 +98,7 @@ class Owners:
         key = key_of(self._shares[node.share].host_path, status)
         text = b"%d:%d" % owner[:2] + (b"" if owner.mode is None else b":%o" % owner.mode)
         is_written = native.set_attribute(directory, name, ATTRIBUTE, text)
+        self._read.pop(node.ident, None)  # two changes within one tick of the clock have the same time
         self._notes.put(key, None if is_written else owner)
 
 
