@@ -14,7 +14,6 @@ import pytest
 
 from tests.support.pybox_cli import Cli
 
-
 TRIED_KVM = "start with Candidate(accelerator=<Accelerator.KVM"
 
 
