@@ -9,7 +9,7 @@ from pathlib import Path
 from pybox.errors import MachineError
 from pybox.model import Arch
 
-_REBUILD = "Build it: pybox image build."
+_REBUILD = "Build it: pybox machine build-image"
 
 
 @dataclass(frozen=True)
