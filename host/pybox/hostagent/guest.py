@@ -87,7 +87,7 @@ class Guest:
                     MachineError(
                         "the guest image does not fit this version of pybox",
                         f"It speaks version {protocol} of the control channel; this is version {PROTOCOL}.",
-                        "Build it again: pybox image build.",
+                        "Build it again: pybox machine build-image",
                     )
                 )
             return
