@@ -49,6 +49,11 @@ def wait_until_gone(pid: object, seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
+def states(cli: Cli) -> dict[str, str]:
+    """The state of each container by its name."""
+    return {row["Names"]: row["State"] for row in map(json.loads, cli.ok("ps", "-a", "--format", "json").splitlines())}
+
+
 def load_image(cli: Cli, debian: str, source: Cli) -> None:
     archive = source.home / "base.tar"
     if not archive.exists():
@@ -92,8 +97,10 @@ def test_state_survives_a_restart(other: Cli, cli: Cli, debian: str) -> None:
     other.ok("run", "-d", "--name", "always", "--restart", "always", debian, "sleep", "10000")
     other.ok("run", "-d", "--name", "once", debian, "sh", "-c", "echo kept >/file; echo logged; sleep 10000")
     other.ok("restart")
-    rows = {row["Names"]: row["State"] for row in map(json.loads, other.ok("ps", "-a", "--format", "json").splitlines())}
-    assert rows == {"always": "running", "once": "exited"}
+    deadline = time.monotonic() + 60  # the engine answers before all containers are back
+    while states(other) != {"always": "running", "once": "exited"}:
+        assert time.monotonic() < deadline, states(other)
+        time.sleep(0.2)
     assert other.ok("logs", "once") == "logged"
     other.ok("start", "once")
     assert other.ok("exec", "once", "cat", "/file") == "kept"
