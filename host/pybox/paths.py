@@ -72,6 +72,11 @@ class Paths:
         return self.state / "images" / arch
 
     @property
+    def golden_dir(self) -> Path:
+        """Return the folder of saved states that machines start from."""
+        return self.state / "golden"
+
+    @property
     def downloads(self) -> Path:
         return self.cache / "downloads"
 

@@ -41,6 +41,7 @@ KEYS: Mapping[str, Key] = {
         Key("certificates", values.paths, "PEM files of further roots that the engine trusts"),
         Key("dns", values.addresses, "name servers of the machine; empty: the host's"),
         Key("ssh", values.flag, "true: the machine runs an ssh server for `pybox ssh`"),
+        Key("golden-state", values.flag, "true: machines start from the saved state of one that was booted before"),
     )
 }
 
@@ -66,6 +67,7 @@ class Settings:
     certificates: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
     ssh: bool = True
+    golden_state: bool = True
 
     def with_values(self, changes: Mapping[str, str]) -> Settings:
         """Return these settings with some replaced: names as in KEYS, values as typed. Raises UsageProblem."""

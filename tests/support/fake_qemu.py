@@ -9,7 +9,8 @@ QMP and the control channel are real sockets, the engine is a real TLS server th
     /crash            QEMU dies
     /power-off        the guest powers off by itself
 
-Behaviour under an accelerator is in the environment: FAKE_QEMU_KVM=ok|hang|crash|fail.
+Behaviour under an accelerator is in the environment: FAKE_QEMU_KVM=ok|hang|crash|fail. Its state can be saved and
+loaded; FAKE_QEMU_STATE=die ends one that was loaded at once, FAKE_QEMU_SAVE=stuck makes a save that does not end.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+STATE = b"fake state"
 VERSION = "QEMU emulator version 7.2.99 (fake)"
 
 
@@ -46,7 +48,10 @@ class FakeQemu:
         self.control: socket.socket | None = None
         self.answers: queue.Queue[dict[str, Any]] = queue.Queue()
         self.token = 0
-        self.alive = True
+        self.incoming = "-incoming" in arguments
+        self.runs = threading.Event()
+        if ram := re.findall(r"mem-path=([^,]+),share=on", text):
+            Path(ram[0]).write_bytes(b"fake RAM")
 
     def run(self) -> int:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
@@ -59,6 +64,8 @@ class FakeQemu:
         self.console.write_text("" if behaviour == "hang" else "fake: the kernel boots\n")
         if "monitor" not in self.listeners:
             return self.bake(behaviour == "hang")
+        if not self.incoming:
+            self.runs.set()
         threading.Thread(target=self.serve_control, args=(behaviour == "ok",), daemon=True).start()
         return self.serve_monitor()
 
@@ -83,6 +90,11 @@ class FakeQemu:
                     self.say(connection, **{"return": {}}, **identity)
                     return 0
                 self.say(connection, **{"return": self.execute(command)}, **identity)
+                if command["execute"] in ("migrate", "migrate-incoming"):
+                    self.move_state(command["execute"], command["arguments"]["uri"].removeprefix("unix:"))
+                    data = {"status": "completed"}
+                    stamp = {"seconds": 0, "microseconds": 0}
+                    self.say(connection, event="MIGRATION", data=data, timestamp=stamp)
 
     @staticmethod
     def commands(connection: socket.socket) -> Iterator[dict[str, Any]]:
@@ -102,9 +114,30 @@ class FakeQemu:
     def say(connection: socket.socket, **message: object) -> None:
         connection.sendall(json.dumps(message).encode() + b"\n")
 
+    def move_state(self, verb: str, path: str) -> None:
+        """Send the state, or take one, for which this listens already; one that is not good ends QEMU."""
+        if verb == "migrate":
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(path)
+                if os.environ.get("FAKE_QEMU_SAVE") == "stuck":
+                    time.sleep(600)
+                connection.sendall(STATE)
+            return
+        connection, _ = self.state_listener.accept()
+        with connection, connection.makefile("rb") as stream:
+            if stream.read() != STATE:
+                print("fake: this is no state", file=sys.stderr, flush=True)
+                os._exit(1)
+
     def execute(self, command: dict[str, Any]) -> object:
         if command["execute"] == "query-blockstats":
             return [{"device": "root", "stats": {"rd_operations": 0}}]
+        if command["execute"] == "migrate-incoming":
+            self.state_listener = socket.socket(socket.AF_UNIX)
+            self.state_listener.bind(command["arguments"]["uri"].removeprefix("unix:"))
+            self.state_listener.listen()
+        if command["execute"] == "cont":
+            self.runs.set()
         if command["execute"] == "human-monitor-command":
             return self.human(command["arguments"]["command-line"])
         return {}
@@ -130,8 +163,11 @@ class FakeQemu:
 
     def serve_control(self, talks: bool) -> None:
         self.control, _ = self.listeners["control"].accept()
+        self.runs.wait()
         if not talks:
             return
+        if self.incoming and os.environ.get("FAKE_QEMU_STATE") == "die":
+            os._exit(1)
         self.introduce()
         for line in self.control.makefile("r"):
             message = json.loads(line)
@@ -143,7 +179,7 @@ class FakeQemu:
     def introduce(self) -> None:
         self.token += 1
         self.tell(type="resync", token=f"life {self.token}")
-        hello = {"protocol": int(os.environ.get("FAKE_QEMU_PROTOCOL", "1")), "image": "fake", "generation": "g"}
+        hello = {"protocol": int(os.environ.get("FAKE_QEMU_PROTOCOL", "1")), "image": "fake", "generation": ""}
         self.tell(type="event", name="hello", params={**hello, "state": "fresh"})
 
     def serve_request(self, message: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from pyboxd.boot import channel, configuration
 from pyboxd.boot.channel import Answer, Event, Failure, Message, Params, Peer, Request, Resync
 from pyboxd.boot.configuration import Configuration, Moment
 from pyboxd.boot.start import phases
-from pyboxd.boot.system import set_clock
+from pyboxd.boot.system import generation, set_clock
 from pyboxd.errors import InvalidArgument, NotImplementedHere, PyboxdError, SystemFailure, Unavailable
 
 PROTOCOL = 1
@@ -144,10 +144,8 @@ class ControlClient:
     def _introduce(self) -> None:
         """Tell a host that has just begun everything. It ignores our token if it has read it before."""
         self._send(Resync(self._token))
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            generation = file.read().strip()
         state = "configured" if self._configured else "fresh"
-        hello = {"protocol": PROTOCOL, "image": _image_id(), "generation": generation, "state": state}
+        hello = {"protocol": PROTOCOL, "image": _image_id(), "generation": generation(), "state": state}
         self._send(Event("hello", hello))
         for name, seconds in phases():
             self._send(Event("phase", {"name": name, "seconds": seconds}))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import random
+import ssl
 import struct
 import time
 
@@ -26,6 +28,8 @@ SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 CERTIFICATES = f"{RUN}/ca-certificates.crt"
 """Bundle of all roots that the engine's own connections trust: the image's and the host's."""
 
+_GENERATION = f"{RUN}/generation"
+_SEED = 64  # bytes
 CLOCK_TOLERANCE = 0.02  # seconds; a clock that is right within this is not moved
 
 
@@ -61,6 +65,21 @@ def add_entropy(data: bytes) -> None:
     with open("/dev/random", "wb", buffering=0) as device:
         fcntl.ioctl(device, k.RNDADDENTROPY, struct.pack("ii", len(data) * 8, len(data)) + data)
         fcntl.ioctl(device, k.RNDRESEEDCRNG)
+    # This process has generators of its own, which were seeded when it started.
+    random.seed()
+    ssl.RAND_add(os.urandom(_SEED), _SEED)
+
+
+def generation() -> str:
+    """What tells this life of the machine from all others; "" before its first `configure`.
+
+    Not the kernel's boot id: that is drawn when it is first read, and must not be before a machine's state is saved.
+    """
+    try:
+        with open(_GENERATION) as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
 
 
 class System:
@@ -79,6 +98,8 @@ class System:
         before = self._applied
         if moment.entropy:
             add_entropy(moment.entropy)
+        if not generation():
+            _write(_GENERATION, os.urandom(16).hex())
         if moment.time is not None:
             set_clock(moment.time)
         if configuration.hostname != before.hostname:

@@ -38,6 +38,7 @@ from pyboxd.linux.mount import mount
 from pyboxd.network.networks import Networks
 from pyboxd.runtime.client import Runtime
 from pyboxd.server.http import Application, Identity
+from pyboxd.server.tls import warm_up
 
 VERSION = "0.1.0"
 STOP_TIMEOUT = 10.0  # seconds for containers to end when a signal asks for the end
@@ -74,6 +75,7 @@ class Engine:
         """Until the host, a signal or a failure ends it."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._terminate)
+        await self._warm_up()
         self._control.open(devices.port(locations.CONTROL_PORT))
         mark_phase("engine")
         watching = asyncio.create_task(self._watch_spawner())
@@ -82,6 +84,11 @@ class Engine:
         await self._control.flush()
         self._control.close()
         return self._status
+
+    async def _warm_up(self) -> None:
+        """All that can be done before anything is known of the machine: its state may be saved after this."""
+        warm_up()
+        await wait_until_settled()
 
     async def _watch_spawner(self) -> None:
         await self._runtime.wait_broken()
@@ -99,7 +106,6 @@ class Engine:
 
     async def _configure(self, configuration: Configuration, moment: Moment) -> None:
         """All of `configuration` is in force when this returns. PyboxdError names the part that is not."""
-        await wait_until_settled()
         await self._system.apply(configuration, moment)
         self._configuration = configuration
         self._paths.replace(configuration.shares)

@@ -132,7 +132,7 @@ class EngineClient:
     ) -> Iterator[dict[str, Any]]:
         """One request answered by JSON objects, one a line (pull, build, load, events, stats)."""
         with self.stream(method, path, query, body, headers) as response:
-            for line in response:
+            for line in _lines(response):
                 if line.strip():
                     yield json.loads(line)
 
@@ -202,6 +202,18 @@ class EngineClient:
             ) from error
         finally:
             connection.close()
+
+
+def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The answer's lines. IncompleteRead when it breaks off, which the response's own iterator takes for its end."""
+    rest = b""
+    while data := response.read1(CHUNK):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from lines
+    if response.length:
+        raise http.client.IncompleteRead(rest, response.length)
+    if rest:
+        yield rest
 
 
 def _target(path: str, query: Query | None) -> str:

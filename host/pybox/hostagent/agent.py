@@ -11,14 +11,16 @@ from dataclasses import replace
 
 from pybox import hostos
 from pybox.errors import MachineError, PyboxError
-from pybox.hostagent import configuration
+from pybox.hostagent import configuration, golden
+from pybox.hostagent.boot import NoLife, Plan
 from pybox.hostagent.desk import Desk
-from pybox.hostagent.run import MachineRun, NoLife, Plan
+from pybox.hostagent.run import MachineRun
 from pybox.hostagent.shares import ShareServer, can_serve
 from pybox.hostos.interface import native_arch
 from pybox.machine import disks, keys
 from pybox.machine.accelerators import Candidate, VerdictBook, choose
 from pybox.machine.files import MachineFiles, StartRequest
+from pybox.machine.golden import GoldenState, GoldenStore
 from pybox.machine.image import GuestImage
 from pybox.machine.status import MachineStatus
 from pybox.model import MachineState, Phase, Verdict
@@ -50,6 +52,8 @@ class HostAgent:
         self._began = time.monotonic()
         self._started_at = time.time()
         self._book = VerdictBook(files.paths.accelerators_file)
+        self._store = GoldenStore(files.paths.golden_dir)
+        self._storing: asyncio.Task[None] | None = None
         self._last_error = ""
         self._plan: Plan | None = None
         self._candidate: Candidate | None = None
@@ -97,6 +101,8 @@ class HostAgent:
         return True
 
     async def _end(self) -> None:
+        if self._storing is not None:
+            await asyncio.gather(self._storing, return_exceptions=True)
         if self._run is None:
             return
         if self.desk.stop_order.done():
@@ -112,19 +118,16 @@ class HostAgent:
         self._plan, candidates = self._prepare()
         for candidate in candidates:
             self._candidate = candidate
-            self._run = MachineRun(self._plan, candidate, self._phase, self._began, is_second=second)
             log.info("start with %s", candidate)
             try:
-                await self._run.start()
+                await self._start_with(self._plan, candidate, second)
             except NoLife as error:
                 log.warning("%s does not work here: %s\n%s", candidate.accelerator, error, error.details)
                 self._remember(candidate, works=False, reason=error.brief)
-                await self._run.close()
             except MachineError as error:
                 if candidate.proved:
                     raise
                 log.warning("no start with %s: %s\n%s", candidate.accelerator, error, error.details)
-                await self._run.close()
             else:
                 self._remember(candidate, works=True, reason="")
                 return
@@ -133,6 +136,62 @@ class HostAgent:
             "\n".join(f"{verdict.accelerator}: {verdict.reason}" for verdict in self._verdicts()),
             "pybox config set accelerator tcg",
         )
+
+    async def _start_with(self, plan: Plan, candidate: Candidate, second: bool) -> None:
+        """Start from the golden state, made now if there is none yet; if that goes wrong, boot cold."""
+        state = None
+        if plan.settings.golden_state and golden.can_have_state(candidate, hostos.current().passes_sockets):
+            key = golden.key(plan, candidate)
+            state = self._store.find(key)
+            made = state is None and not self._store.is_refused(key)
+            if state is not None and await self._started_from(plan, candidate, state, second):
+                self._storing = asyncio.create_task(self._verify(state))
+                return
+            if (made or state is not None) and (state := await self._make_state(plan, candidate)) is not None:
+                if await self._started_from(plan, candidate, state, second):
+                    self._storing = asyncio.create_task(self._publish(state))
+                    return
+                self._store.refuse(key, "a machine did not start from the state that was just made")
+        await self._run_from(plan, candidate, None, second)
+
+    async def _make_state(self, plan: Plan, candidate: Candidate) -> GoldenState | None:
+        """Boot a machine that becomes a state; None when that cannot be, and the machine has to boot for itself."""
+        try:
+            return await golden.make(plan, candidate, self._store, self._phase, self._began)
+        except NoLife:
+            raise
+        except (MachineError, OSError) as error:
+            log.warning("no golden state: %s\n%s", error, error.details if isinstance(error, MachineError) else "")
+            return None
+
+    async def _started_from(self, plan: Plan, candidate: Candidate, state: GoldenState, second: bool) -> bool:
+        """Start from a state; False when that failed, and the state is gone."""
+        try:
+            await self._run_from(plan, candidate, state, second)
+        except MachineError as error:
+            log.warning("no start from the golden state: %s\n%s", error, error.details)
+            self._store.discard(state, error.brief)
+            return False
+        return True
+
+    async def _run_from(self, plan: Plan, candidate: Candidate, state: GoldenState | None, second: bool) -> None:
+        self._run = MachineRun(plan, candidate, self._phase, self._began, is_second=second)
+        try:
+            await self._run.start(state)
+        except MachineError:
+            await self._run.close()
+            raise
+
+    async def _publish(self, state: GoldenState) -> None:
+        """Make a new state durable while the machine runs from it already."""
+        try:
+            await asyncio.to_thread(self._store.publish, state)
+        except OSError as error:  # a full disk, say: the next start boots cold
+            self._store.discard(state, str(error))
+
+    async def _verify(self, state: GoldenState) -> None:
+        if not await asyncio.to_thread(self._store.verify_in_time, state):
+            self._last_error = "the saved state that this machine started from is damaged: pybox restart"
 
     def _prepare(self) -> tuple[Plan, list[Candidate]]:
         """Look at everything that a start needs, and make what is missing. Raises PyboxError."""

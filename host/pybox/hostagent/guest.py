@@ -27,10 +27,11 @@ _CLOCK_ANSWER = 5.0  # seconds
 class Guest:
     """What the hostagent knows of the guest, and how it asks it.
 
-    `make_configuration` gives the params of `configure`, new ones each time. `ports` are the machine's published ports.
+    `make_configuration` gives the params of `configure`, new ones each time; with None the guest is not configured.
+    `ports` are the machine's published ports.
     """
 
-    def __init__(self, make_configuration: Callable[[], dict[str, Any]], ports: Ports) -> None:
+    def __init__(self, make_configuration: Callable[[], dict[str, Any]] | None, ports: Ports) -> None:
         self._make_configuration = make_configuration
         self._ports = ports
         self._control: Control | None = None
@@ -55,7 +56,10 @@ class Guest:
                 "stopped": lambda _params: self.stopped.set(),
             },
         )
-        configuring = asyncio.create_task(self._configure_when_asked(self._control))
+        if self._make_configuration is None:
+            await self._control.run()
+            return
+        configuring = asyncio.create_task(self._configure_when_asked(self._control, self._make_configuration))
         try:
             await self._control.run()
         finally:
@@ -101,13 +105,13 @@ class Guest:
         self._generation = generation
         self.hello.set()
 
-    async def _configure_when_asked(self, control: Control) -> None:
+    async def _configure_when_asked(self, control: Control, make: Callable[[], dict[str, Any]]) -> None:
         while True:
             await self._fresh.wait()
             self._fresh.clear()
             began = time.monotonic()
             try:
-                await control.request("configure", self._make_configuration(), _CONFIGURE)
+                await control.request("configure", make(), _CONFIGURE)
             except Interrupted as error:
                 log.info("configure: %s", error)
             except PyboxError as error:

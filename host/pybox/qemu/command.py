@@ -26,6 +26,7 @@ DNS_ADDRESS = "10.0.2.3"
 # Neither watchdogs nor clock checks, which misfire where the host stops the guest; and under emulation the kernel then
 # patches less of its own code while several CPUs run it, in which it was seen to crash.
 _QUICK = "no_timer_check nowatchdog tsc=reliable"
+_NO_DISK = 1 << 30  # bytes of a data disk that stands for none
 _CONSOLE = {Arch.AMD64: "ttyS0", Arch.ARM64: "ttyAMA0"}
 # x86-64-v2 is what container images of our days ask for; `qemu64` alone is v1.
 _CPU_V2 = "qemu64,+cx16,+lahf-lm,+popcnt,+ssse3,+sse4.1,+sse4.2"
@@ -59,6 +60,18 @@ class Channels:
 
 
 @dataclass(frozen=True)
+class MemoryFile:
+    """A file that holds the guest's RAM.
+
+    Shared, what the guest writes goes into the file. Private, the file is only read, page by page when one is touched,
+    and what the guest writes is this process's own: many machines may stand on one file, which never changes.
+    """
+
+    path: Path
+    private: bool
+
+
+@dataclass(frozen=True)
 class Board:
     """What every machine has, an engine's or a bake's."""
 
@@ -70,6 +83,7 @@ class Board:
     kernel: Path
     initrd: Path
     console_log: Path
+    memory: MemoryFile | None = None  # None: memory without a file
 
 
 @dataclass(frozen=True)
@@ -79,8 +93,9 @@ class EngineMachine:
     board: Board
     name: str
     root_disk: Path  # EROFS, raw
-    data_disk: Path  # qcow2
+    data_disk: Path | None  # qcow2; None: a disk of zeros in its place, for a machine that no user's data may reach
     channels: Channels
+    incoming: bool = False  # it does not boot: it waits for a saved state
 
 
 @dataclass(frozen=True)
@@ -112,10 +127,10 @@ def engine_command(machine: EngineMachine) -> list[str]:
         "-device", f"virtio-net-pci,netdev={NETWORK},bus=pcie.0,addr={SLOT_NETWORK:#x},romfile=",
         "-drive", f"if=none,id=root,format=raw,readonly=on,file={_escaped(machine.root_disk)}",
         "-device", f"virtio-blk-pci,drive=root,bus=pcie.0,addr={SLOT_ROOT:#x},serial=root",
-        "-drive", "if=none,id=data,format=qcow2,cache=writeback,discard=unmap,detect-zeroes=unmap,"
-        f"file={_escaped(machine.data_disk)}",
+        "-drive", _data_drive(machine.data_disk),
         "-device", f"virtio-blk-pci,drive=data,bus=pcie.0,addr={SLOT_DATA:#x},serial=data",
         "-device", f"virtio-rng-pci,bus=pcie.0,addr={SLOT_ENTROPY:#x}",
+        *(["-incoming", "defer"] if machine.incoming else []),
     ]  # fmt: skip
 
 
@@ -149,12 +164,25 @@ def _board(board: Board, name: str) -> list[str]:
         "-cpu", _cpu(board.arch, board.accelerator),
         "-smp", str(board.cpus),
         "-m", f"{board.memory_mib}M",
-        "-object", f"memory-backend-ram,id=ram,size={board.memory_mib}M",
+        "-object", _memory(board.memory, board.memory_mib),
         "-kernel", str(board.kernel),
         "-initrd", str(board.initrd),
         "-chardev", f"file,id=console,path={_escaped(board.console_log)}",
         "-serial", "chardev:console",
     ]  # fmt: skip
+
+
+def _memory(file: MemoryFile | None, mib: int) -> str:
+    if file is None:
+        return f"memory-backend-ram,id=ram,size={mib}M"
+    share = "off" if file.private else "on"
+    return f"memory-backend-file,id=ram,size={mib}M,mem-path={_escaped(file.path)},share={share}"
+
+
+def _data_drive(path: Path | None) -> str:
+    if path is None:
+        return f"if=none,id=data,format=raw,file.driver=null-co,file.read-zeroes=on,file.size={_NO_DISK}"
+    return f"if=none,id=data,format=qcow2,cache=writeback,discard=unmap,detect-zeroes=unmap,file={_escaped(path)}"
 
 
 def _machine(arch: Arch) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Self
 
-from qemu.qmp import ExecuteError, QMPClient, QMPError
+from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError
 
 from pybox.errors import MachineError
 from pybox.model import ForwardedPort
@@ -21,6 +22,8 @@ from pybox.qemu.command import GUEST_ADDRESS, NETWORK
 log = logging.getLogger(__name__)
 _GREETING_TIMEOUT = 20.0  # seconds until QEMU must talk
 _ANSWER_TIMEOUT = 20.0  # seconds for a command; they take milliseconds on a QEMU that lives
+_STATE_TIMEOUT = 120.0  # seconds between two events while a state is sent or taken
+_FAILED = ("failed", "cancelled")
 
 
 class ForwardRefused(MachineError):
@@ -80,6 +83,48 @@ class Monitor:
         devices = found if isinstance(found, list) else []
         counts = [item["stats"]["rd_operations"] for item in devices if item.get("device") == disk]
         return int(sum(counts))
+
+    async def save(self, uri: str, *, memory: bool) -> None:
+        """Stop the guest and send its state to `uri`, where somebody listens; return when all of it is sent.
+
+        Without `memory` only the devices' state is sent: RAM that is a shared file is kept by its file.
+        """
+        await self.pause()
+        await self._allow(memory)
+        with self._client.listener("MIGRATION") as events:
+            await self._execute("migrate", {"uri": uri})
+            await self._migrated(events)
+
+    @asynccontextmanager
+    async def loading(self, uri: str, *, memory: bool) -> AsyncIterator[None]:
+        """Have QEMU, which was started for it, listen at `uri`: the state is to be sent there inside the block.
+
+        At the end of the block all is loaded, and the guest stands still. A QEMU that cannot load a state ends.
+        """
+        await self._allow(memory)
+        with self._client.listener("MIGRATION") as events:
+            await self._execute("migrate-incoming", {"uri": uri})
+            yield
+            await self._migrated(events)
+
+    async def _allow(self, memory: bool) -> None:
+        wanted = {"events": True, "x-ignore-shared": not memory}
+        capabilities = [{"capability": name, "state": state} for name, state in wanted.items()]
+        await self._execute("migrate-set-capabilities", {"capabilities": capabilities})
+
+    async def _migrated(self, events: EventListener) -> None:
+        status = ""
+        while status != "completed":
+            try:
+                event = await asyncio.wait_for(events.get(), _STATE_TIMEOUT)
+            except TimeoutError:
+                raise MachineError("QEMU does not get on with the machine's state", f"it is `{status}`") from None
+            data = event["data"]
+            status = str(data["status"]) if isinstance(data, dict) else ""
+            if status in _FAILED:
+                found = await self._execute("query-migrate")
+                reason = found.get("error-desc", "") if isinstance(found, dict) else ""
+                raise MachineError(f"QEMU could not move the machine's state: {status}", str(reason))
 
     async def add_forward(self, port: ForwardedPort) -> None:
         """Have QEMU listen on a port of this host. Raises ForwardRefused when it cannot."""

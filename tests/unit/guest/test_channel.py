@@ -183,7 +183,7 @@ def test_introduction() -> None:
         host.send(type="resync", token="abc")
         assert (await host.next())["token"] == token
         hello = (await host.next())["params"]
-        assert hello["protocol"] == 1 and hello["state"] == "fresh" and hello["generation"]
+        assert hello["protocol"] == 1 and hello["state"] == "fresh" and hello["generation"] == ""
         assert (await host.next())["params"] == {"name": "init", "seconds": 3.5}
         host.send(type="resync", token="abc")  # nothing new
         await host.silence()

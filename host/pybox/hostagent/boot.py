@@ -1,0 +1,217 @@
+"""One QEMU up to its guest's first word, booted or from a saved state, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from pybox import process
+from pybox.errors import MachineError, PyboxError
+from pybox.forward.ports import Ports
+from pybox.hostagent import statefile
+from pybox.hostagent.guest import Guest
+from pybox.hostagent.shares import ShareServer
+from pybox.hostagent.vm import Vm, VmFailure, VmFiles, launch
+from pybox.machine.accelerators import Candidate
+from pybox.machine.files import MachineFiles, Processes, ProcessRecord
+from pybox.machine.golden import GoldenState
+from pybox.machine.image import GuestImage
+from pybox.machine.keys import MachineKeys
+from pybox.model import Phase, PhaseCallback
+from pybox.qemu.command import Board, Channels, EngineMachine, MemoryFile, engine_command
+from pybox.qemu.monitor import Monitor
+from pybox.qemu.probe import Qemu
+from pybox.settings import Settings
+
+T = TypeVar("T")
+_MONITOR = 30.0  # seconds
+_SIGN_OF_LIFE = 5.0  # seconds that an unproved accelerator has
+_UNPROVED_BOOT = 30.0  # seconds until a guest under an unproved accelerator must talk
+_BOOT = 90.0  # seconds until any guest must talk; an emulated one on a busy host takes its time
+_RESTORE = 15.0  # seconds until one from a saved state must; it takes a tenth of one
+_LAST_MOMENT = 0.5  # seconds between the end of QEMU's connections and that of its process
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a life of the machine needs to know, decided before it begins."""
+
+    files: MachineFiles
+    settings: Settings
+    image: GuestImage
+    keys: MachineKeys
+    qemu: Qemu
+    memory_mib: int
+    cpus: int
+    certificates: str
+    shares: ShareServer
+
+    def machine(self, candidate: Candidate, channels: Channels) -> EngineMachine:
+        """Return the machine as it is when it boots by itself."""
+        board = Board(
+            program=self.qemu.program,
+            arch=self.image.arch,
+            accelerator=candidate.accelerator,
+            memory_mib=self.memory_mib,
+            cpus=self.cpus,
+            kernel=self.image.kernel,
+            initrd=self.files.initrd,
+            console_log=self.files.console_log,
+        )
+        return EngineMachine(board, self.files.name, self.image.root_disk, self.files.data_disk, channels)
+
+
+class NoLife(MachineError):
+    """Nothing came from the guest in time: its accelerator does not work."""
+
+
+class Boot:
+    """A QEMU and what is connected to it: `start`, then whatever is wanted, and `close` at last, whatever happened.
+
+    `make_configuration` gives what the guest is told; with None it is told nothing.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        candidate: Candidate,
+        progress: PhaseCallback,
+        began: float,
+        make_configuration: Callable[[], dict[str, Any]] | None,
+    ) -> None:
+        self._plan = plan
+        self._candidate = candidate
+        self._progress = progress
+        self._began = began  # time.monotonic() of the start's beginning
+        self._make_configuration = make_configuration
+        self._control_socket: socket.socket | None = None
+        self._talking: asyncio.Task[None] | None = None
+        self.vm: Vm | None = None
+        self.monitor: Monitor | None = None
+        self.ports: Ports | None = None
+        self.guest: Guest | None = None
+
+    async def start(self, machine: Callable[[Channels], EngineMachine], state: GoldenState | None = None) -> None:
+        """Start QEMU and return when the guest has said who it is.
+
+        Raises MachineError with all that was seen; NoLife when the accelerator is at fault.
+        """
+        files = self._plan.files
+        launched = await launch(
+            lambda channels: engine_command(machine(channels)),
+            VmFiles(files.sockets, files.qemu_log, files.console_log),
+        )
+        self.vm = vm = launched.vm
+        self._control_socket = launched.control_socket
+        Processes(time.time(), ProcessRecord.of(os.getpid()), ProcessRecord.of(vm.pid)).write(files)
+        await self._plan.shares.start(vm.share_address)
+        self.monitor = monitor = await self.phase("qemu", Monitor.connect(launched.monitor_socket, files.name), _MONITOR)
+        self.ports = Ports(monitor, self._plan.settings.default_host_ip)
+        self.guest = guest = Guest(self._make_configuration, self.ports)
+        if state is not None:
+            await self.phase("state", self._load(monitor, state), _RESTORE)
+        reader, writer = await asyncio.open_connection(sock=launched.control_socket)
+        self._talking = asyncio.create_task(guest.talk(reader, writer))
+        if state is not None:
+            await self.phase("kernel", guest.hello.wait(), _RESTORE)
+        else:
+            await self.phase("kernel", self._first_word(guest, monitor), _BOOT)
+
+    async def _load(self, monitor: Monitor, state: GoldenState) -> None:
+        await statefile.load(monitor, self._plan.files.sockets, state.devices, memory=False)
+        await monitor.resume()
+
+    async def _first_word(self, guest: Guest, monitor: Monitor) -> None:
+        """Wait until the guest says hello. Raises NoLife under an unproved accelerator that does nothing."""
+        if self._candidate.proved:
+            await guest.hello.wait()
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(guest.hello.wait(), _SIGN_OF_LIFE)
+            return
+        # The first disk access is the kernel's: a firmware that starts a given kernel reads no disk.
+        if await monitor.disk_reads("root") == 0:
+            raise NoLife(f"the guest showed no sign of life within {_SIGN_OF_LIFE:g} s")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(guest.hello.wait(), _UNPROVED_BOOT)
+            return
+        raise NoLife(f"the guest began to boot, and did not get far within {_UNPROVED_BOOT:g} s")
+
+    async def phase(self, name: str, step: Awaitable[T], timeout: float) -> T:
+        """Wait for a step of the start while QEMU lives and the guest goes along, and tell its end."""
+        assert self.vm is not None
+        vm = self.vm
+        work = asyncio.ensure_future(step)
+        death = asyncio.ensure_future(vm.wait())
+        watched: set[asyncio.Future[Any]] = {work, death}
+        if self.guest is not None:
+            watched.add(self.guest.refused)
+        try:
+            await asyncio.wait(watched, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if self.guest is not None and self.guest.refused.done():
+                raise self.guest.refused.result()
+            if death.done():
+                raise MachineError(f"the machine ended while it started (phase `{name}`)")
+            if not work.done():
+                raise MachineError(f"the machine's start got stuck (phase `{name}`)", f"{timeout:g} s have passed.")
+            result = work.result()
+        except NoLife:
+            raise
+        except (PyboxError, OSError) as error:
+            raise await self._failure(vm, error) from None
+        finally:
+            for task in (work, death):
+                task.cancel()
+            await asyncio.gather(work, death, return_exceptions=True)
+        self._progress(Phase(name, time.monotonic() - self._began))
+        return result
+
+    async def _failure(self, vm: Vm, error: Exception) -> MachineError:
+        """Return the error with all that was seen; a QEMU that crashes under an unproved accelerator condemns it."""
+        with suppress(TimeoutError):  # connections end before the process does
+            await asyncio.wait_for(vm.wait(), _LAST_MOMENT)
+        failure = vm.failure(error)
+        crashed = vm.status is not None and vm.status < 0
+        if crashed and not self._candidate.proved:
+            return NoLife(f"QEMU {process.ending(vm.status or 0)} at its start", failure.details)
+        return failure
+
+    def ending(self) -> VmFailure | None:
+        """Return what was seen of the end, None when the guest has powered off by itself."""
+        assert self.vm is not None and self.guest is not None
+        if self.guest.stopped.is_set():
+            return None
+        return self.vm.failure(MachineError("the machine ended by itself"))
+
+    async def close(self) -> None:
+        """End QEMU, if it still runs, and everything that is connected to it."""
+        if self._talking is not None:
+            self._talking.cancel()
+            await asyncio.gather(self._talking, return_exceptions=True)
+        if self._control_socket is not None:
+            self._control_socket.close()
+        if self.ports is not None:
+            self.ports.close()
+        await self._plan.shares.stop()
+        if self.vm is not None:
+            await self.vm.end(self.monitor)
+        if self.monitor is not None:
+            await self.monitor.close()
+
+
+def from_state(machine: EngineMachine, state: GoldenState) -> EngineMachine:
+    """Return the same machine, which does not boot but goes on from a state."""
+    board = replace(machine.board, memory=MemoryFile(state.memory, private=True))
+    return replace(machine, board=board, incoming=True)
+
+
+def for_saving(machine: EngineMachine, state: GoldenState) -> EngineMachine:
+    """Return the same machine as it boots to become a state: without a disk, its RAM in a file."""
+    board = replace(machine.board, memory=MemoryFile(state.memory, private=False))
+    return replace(machine, board=board, data_disk=None)
