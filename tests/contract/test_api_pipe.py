@@ -1,4 +1,4 @@
-"""The way of an API connection: the host's socket and TLS client against the guest's TLS server, with real sockets."""
+"""The way of an API connection: the host's socket and pool against the guest's dialer, with real sockets."""
 
 from __future__ import annotations
 
@@ -10,53 +10,58 @@ from pathlib import Path
 
 import pytest
 
-from pybox.hostagent.api import ApiServer, Engine
-from pybox.hostagent.tls import client_context
-from pybox.machine import keys
-from pybox.machine.keys import SERVER_NAME, MachineKeys
-from pyboxd.server.tls import TlsProtocol, server_context
+from pybox.hostagent.api import ApiServer
+from pybox.hostagent.pool import Pool
+from pyboxd.boot.configuration import ApiWay
+from pyboxd.server import dial
+from pyboxd.server.dial import Dialer
+from pyboxd.server.http import StreamProtocol
 
 MEGABYTE = bytes(range(256)) * 4096
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Client = Callable[[Path], Awaitable[None]]
 
 
-@pytest.fixture(scope="module")
-def machine_keys(tmp_path_factory: pytest.TempPathFactory) -> MachineKeys:
-    return keys.ensure(tmp_path_factory.mktemp("keys"))
-
-
-def connect(made: MachineKeys, folder: Path, handler: Handler, client: Client) -> None:
+def connect(folder: Path, handler: Handler, client: Client) -> None:
     """Run `client` with the path of a host socket that leads to `handler` in the guest."""
 
     async def main() -> None:
-        context = server_context(made.ca, made.server_certificate, made.server_key)
-
-        def protocol() -> TlsProtocol:
-            return TlsProtocol(context, asyncio.StreamReaderProtocol(asyncio.StreamReader(), handler))
-
-        server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
-        engine = Engine(client_context(made.ca_file, made.client_file), SERVER_NAME, server.sockets[0].getsockname()[1])
-        await engine.prove()
-        api = ApiServer(engine)
+        pool, dialer = pair(handler)
+        await pool.open()
+        dialer.open(ApiWay("127.0.0.1", pool.port, pool.key))
+        await pool.prove()
+        api = ApiServer(pool)
         await api.open(folder / "docker.sock")
         try:
             await asyncio.wait_for(client(folder / "docker.sock"), 30)
         finally:
             await api.close()
-            engine.close()
-            server.close()
+            dialer.close()
+            pool.close()
             await asyncio.sleep(0.05)
         assert not (folder / "docker.sock").exists()
 
     asyncio.run(main())
 
 
+def pair(handler: Handler) -> tuple[Pool, Dialer]:
+    """The host's and the guest's end of the way, with the control channel's one word between them."""
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _lost: asyncio.Event) -> None:
+        task = asyncio.ensure_future(handler(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    tasks: set[asyncio.Future[None]] = set()
+    dialer = Dialer(lambda: StreamProtocol(accept))
+    return Pool(dialer.want), dialer
+
+
 async def read_all(reader: asyncio.StreamReader) -> bytes:
     return await asyncio.wait_for(reader.read(), 30)
 
 
-def test_a_client_that_ends_its_input_reads_on(machine_keys: MachineKeys, tmp_path: Path) -> None:
+def test_a_client_that_ends_its_input_reads_on(tmp_path: Path) -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         data = await reader.read()
         await asyncio.sleep(0.05)
@@ -71,13 +76,14 @@ def test_a_client_that_ends_its_input_reads_on(machine_keys: MachineKeys, tmp_pa
         assert await read_all(reader) == b"cba"
         writer.close()
 
-    connect(machine_keys, tmp_path, handler, client)
+    connect(tmp_path, handler, client)
 
 
-def test_an_engine_that_ends_its_output_reads_on(machine_keys: MachineKeys, tmp_path: Path) -> None:
+def test_an_engine_that_ends_its_output_reads_on(tmp_path: Path) -> None:
     received = asyncio.Queue[bytes]()
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
         writer.write(b"output")
         writer.write_eof()
         await received.put(await reader.read())
@@ -85,16 +91,17 @@ def test_an_engine_that_ends_its_output_reads_on(machine_keys: MachineKeys, tmp_
 
     async def client(path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"?")
         assert await read_all(reader) == b"output"
         writer.write(b"late input")
         writer.write_eof()
         assert await received.get() == b"late input"
         writer.close()
 
-    connect(machine_keys, tmp_path, handler, client)
+    connect(tmp_path, handler, client)
 
 
-def test_much_data_both_ways_at_once(machine_keys: MachineKeys, tmp_path: Path) -> None:
+def test_much_data_both_ways_at_once(tmp_path: Path) -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
             writer.write(data)
@@ -116,11 +123,12 @@ def test_much_data_both_ways_at_once(machine_keys: MachineKeys, tmp_path: Path) 
         await sending
         writer.close()
 
-    connect(machine_keys, tmp_path, handler, client)
+    connect(tmp_path, handler, client)
 
 
-def test_input_ends_while_much_output_is_on_its_way(machine_keys: MachineKeys, tmp_path: Path) -> None:
+def test_input_ends_while_much_output_is_on_its_way(tmp_path: Path) -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
         writer.write(MEGABYTE * 4)
         rest = await reader.read()
         writer.write(rest)
@@ -129,20 +137,22 @@ def test_input_ends_while_much_output_is_on_its_way(machine_keys: MachineKeys, t
 
     async def client(path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"?")
         start = await reader.readexactly(1000)
         writer.write(b"the end")
         writer.write_eof()
         assert start + await read_all(reader) == MEGABYTE * 4 + b"the end"
         writer.close()
 
-    connect(machine_keys, tmp_path, handler, client)
+    connect(tmp_path, handler, client)
 
 
 @pytest.mark.parametrize("half_closed", [False, True])
-def test_an_engine_learns_that_its_client_is_gone(machine_keys: MachineKeys, tmp_path: Path, half_closed: bool) -> None:
+def test_an_engine_learns_that_its_client_is_gone(tmp_path: Path, half_closed: bool) -> None:
     gone = asyncio.Event()
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
         writer.write(b"hello")
         with suppress(ConnectionError):
             if half_closed:
@@ -153,6 +163,7 @@ def test_an_engine_learns_that_its_client_is_gone(machine_keys: MachineKeys, tmp
 
     async def client(path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"?")
         await reader.readexactly(5)
         if half_closed:
             writer.write_eof()
@@ -161,10 +172,10 @@ def test_an_engine_learns_that_its_client_is_gone(machine_keys: MachineKeys, tmp
         writer.close()
         await asyncio.wait_for(gone.wait(), 10)
 
-    connect(machine_keys, tmp_path, handler, client)
+    connect(tmp_path, handler, client)
 
 
-def test_a_cut_connection_ends_the_client(machine_keys: MachineKeys, tmp_path: Path) -> None:
+def test_a_cut_connection_ends_the_client(tmp_path: Path) -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(3)
         writer.transport.abort()
@@ -175,10 +186,10 @@ def test_a_cut_connection_ends_the_client(machine_keys: MachineKeys, tmp_path: P
         assert await read_all(reader) == b""
         writer.close()
 
-    connect(machine_keys, tmp_path, handler, client)
+    connect(tmp_path, handler, client)
 
 
-def test_many_clients(machine_keys: MachineKeys, tmp_path: Path) -> None:
+def test_many_clients(tmp_path: Path) -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(await reader.read(100))
         writer.close()
@@ -193,36 +204,128 @@ def test_many_clients(machine_keys: MachineKeys, tmp_path: Path) -> None:
 
         assert await asyncio.gather(*map(one, range(50))) == [b"%d" % number for number in range(50)]
 
-    connect(machine_keys, tmp_path, handler, client)
+    connect(tmp_path, handler, client)
 
 
-def test_a_stranger_gets_no_word(machine_keys: MachineKeys, tmp_path: Path) -> None:
-    strangers = keys.ensure(tmp_path / "strangers")
-    served = []
+async def never(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    raise AssertionError("nobody was to be served")
 
-    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        served.append(await reader.read())
+
+async def talk(port: int, *answers: bytes) -> bytes:
+    """Connect to the pool and say something after each of its words; all that it said."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    said = b""
+    for answer in answers:
+        writer.write(answer)
+        with suppress(ConnectionError):
+            await writer.drain()
+            said += await reader.read(1000)
+    with suppress(ConnectionError):
+        said += await reader.read()
+    writer.close()
+    return said
+
+
+def test_a_stranger_at_the_hosts_port_gets_no_word() -> None:
+    """Other users of the host and containers reach the port; without the key nothing of theirs becomes a client's."""
 
     async def main() -> None:
-        context = server_context(machine_keys.ca, machine_keys.server_certificate, machine_keys.server_key)
-        server = await asyncio.get_running_loop().create_server(
-            lambda: TlsProtocol(context, asyncio.StreamReaderProtocol(asyncio.StreamReader(), handler)), "127.0.0.1", 0
-        )
-        port = server.sockets[0].getsockname()[1]
-        with pytest.raises(OSError):
-            await Engine(client_context(strangers.ca_file, strangers.client_file), SERVER_NAME, port).prove()
-        # A stranger with the right CA file, but another's certificate, is turned away after its handshake.
-        engine = Engine(client_context(machine_keys.ca_file, strangers.client_file), SERVER_NAME, port)
-        with suppress(OSError):
-            stream = await engine.take()
-            with pytest.raises(OSError):
-                await stream.read()
-            stream.abort()
-        engine.close()
-        with socket.create_connection(("127.0.0.1", port)) as plain:
-            plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        await asyncio.sleep(0.1)
+        pool, dialer = pair(never)
+        await pool.open()
+        taking = asyncio.create_task(pool.take())
+        assert len(await talk(pool.port, b"GET / HTTP/1.1\r\n\r\n", bytes(32))) == 48
+        assert await talk(pool.port, bytes(16), dial.proof(bytes(32), b"guest", bytes(16), bytes(16)))
+        await asyncio.sleep(0.05)
+        assert not taking.done()
+        taking.cancel()
+        pool.close()
+        dialer.close()
+
+    asyncio.run(main())
+
+
+def test_a_proof_holds_for_one_conversation() -> None:
+    """What the host proves to one is no proof of the guest's, and not of another conversation."""
+
+    async def main() -> None:
+        pool, _ = pair(never)
+        await pool.open()
+        taking = asyncio.create_task(pool.take())
+        said = await talk(pool.port, bytes(16))
+        await talk(pool.port, bytes(16), said[16:48])
+        reader, writer = await asyncio.open_connection("127.0.0.1", pool.port)
+        writer.write(bytes(16))
+        hosts = (await reader.readexactly(48))[:16]
+        other = bytes(byte ^ 1 for byte in hosts)
+        writer.write(dial.proof(pool.key, b"guest", bytes(16), other))
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        await asyncio.sleep(0.05)
+        assert not taking.done()
+        taking.cancel()
+        pool.close()
+
+    asyncio.run(main())
+
+
+def test_somebody_else_in_the_hosts_place() -> None:
+    """A guest whose host is gone shows nothing to whoever took its port, and serves nobody there."""
+    seen = []
+
+    async def impostor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readexactly(16))
+        writer.write(bytes(48) + b"GET /containers/json HTTP/1.1\r\n\r\n")
+        with suppress(ConnectionError):
+            seen.append(await reader.read())
+
+    async def main() -> None:
+        server = await asyncio.start_server(impostor, "127.0.0.1", 0)
+        dialer = Dialer(lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(), never))
+        dialer.open(ApiWay("127.0.0.1", server.sockets[0].getsockname()[1], bytes(range(32))))
+        await asyncio.sleep(0.3)
+        dialer.close()
         server.close()
 
     asyncio.run(main())
-    assert served == []
+    assert all(word == b"" or len(word) == 16 for word in seen) and len(seen) >= 3
+
+
+def test_another_host_after_a_restore(tmp_path: Path) -> None:
+    """Connections that wait for a host that is gone are given up when the next one is named."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read(100))
+        writer.close()
+
+    async def main() -> None:
+        first, dialer = pair(handler)
+        second = Pool(dialer.want)
+        for pool in (first, second):
+            await pool.open()
+            dialer.open(ApiWay("127.0.0.1", pool.port, pool.key))
+            line = await pool.take()
+            line.writer.write(b"x")
+            assert await line.reader.read() == b"x"
+            line.abort()
+            pool.close()
+        dialer.close()
+
+    asyncio.run(main())
+
+
+def test_a_host_that_is_not_there_yet() -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        pool, dialer = pair(handler)
+        dialer.open(ApiWay("127.0.0.1", port, pool.key))
+        await asyncio.sleep(0.15)
+        pool._server = await asyncio.start_server(pool._connected, "127.0.0.1", port)
+        await asyncio.wait_for(pool.prove(), 10)
+        dialer.close()
+        pool.close()
+
+    asyncio.run(main())

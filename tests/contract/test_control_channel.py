@@ -17,7 +17,7 @@ from pybox.hostagent.control import Control
 from pybox.model import Json
 from pyboxd.boot import channel as guest_channel
 from pyboxd.boot import control as guest_control
-from pyboxd.boot.configuration import Configuration, Moment, Proxies, SshKeys, TlsIdentity
+from pyboxd.boot.configuration import ApiWay, Configuration, Moment, Proxies, SshKeys
 from pyboxd.boot.control import ControlClient
 from pyboxd.errors import SystemFailure, Unavailable
 from pyboxd.model import Share
@@ -132,8 +132,7 @@ FULL: Json = {
     "hostname": "box",
     "time": 1700000000.25,
     "entropy": "AAECAw==",
-    "tls": {"ca": "CA", "certificate": "CERT", "key": "KEY"},
-    "api_port": 2377,
+    "api": {"address": "10.0.2.2", "port": 4711, "key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="},
     "dns": ["10.0.2.3"],
     "proxies": {"http": "http://p:1", "https": "", "no": "localhost"},
     "certificates": "PEM",
@@ -148,15 +147,14 @@ FULL: Json = {
 def test_start_configure_and_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(pair: Pair) -> None:
         hello = await pair.event("hello")
-        assert hello["protocol"] == 1 and hello["state"] == "fresh"
+        assert hello["protocol"] == 2 and hello["state"] == "fresh"
         assert await pair.event("phase") == {"name": "init", "seconds": 3.5}
         assert await pair.host.request("configure", FULL, 5.0) == {}
         assert pair.configured == [
             (
                 Configuration(
                     hostname="box",
-                    tls=TlsIdentity("CA", "CERT", "KEY"),
-                    api_port=2377,
+                    api=ApiWay("10.0.2.2", 4711, bytes(range(32))),
                     dns=("10.0.2.3",),
                     proxies=Proxies("http://p:1", "", "localhost"),
                     certificates="PEM",
@@ -169,8 +167,8 @@ def test_start_configure_and_stop(monkeypatch: pytest.MonkeyPatch) -> None:
                 Moment(1700000000.25, b"\0\1\2\3"),
             )
         ]
-        pair.engine.ready(2377)
-        assert await pair.event("ready") == {"api_port": 2377}
+        pair.engine.ready()
+        await pair.event("ready")
         assert await pair.host.request("ping", {}, 5.0) == {}
         assert await pair.host.request("stop", {"timeout": 2}, 5.0) == {}
         await pair.event("stopped")
@@ -218,7 +216,7 @@ def test_a_host_that_begins_anew_on_the_same_port(monkeypatch: pytest.MonkeyPatc
     async def test(pair: Pair) -> None:
         await pair.event("hello")
         await pair.host.request("configure", {}, 5.0)
-        pair.engine.ready(2376)
+        pair.engine.ready()
         await pair.event("ready")
         waiting = asyncio.create_task(pair.engine.publish("tcp", "", 81, 1))
         await asyncio.sleep(0.01)
@@ -227,7 +225,7 @@ def test_a_host_that_begins_anew_on_the_same_port(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(Unavailable):
             await waiting
         assert (await pair.event("hello"))["state"] == "configured"
-        assert await pair.event("ready") == {"api_port": 2376}
+        await pair.event("ready")
         assert await pair.engine.publish("tcp", "", 8080, 1) == ("127.0.0.1", 8080)
 
     together(test, monkeypatch)

@@ -1,6 +1,6 @@
 """A program that behaves like QEMU with a pybox guest in it, as far as the hostagent can see. No guest runs.
 
-QMP and the control channel are real sockets, the engine is a real TLS server that answers a few paths:
+QMP, the control channel and the API's connections are real sockets; the engine answers a few paths:
 
     /_ping            OK
     /configuration    the last `configure`, as JSON
@@ -15,19 +15,20 @@ loaded; FAKE_QEMU_STATE=die ends one that was loaded at once, FAKE_QEMU_SAVE=stu
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import os
 import queue
 import re
 import signal
 import socket
-import ssl
 import struct
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +156,6 @@ class FakeQemu:
         listener.bind((match[2], number))
         listener.listen()
         self.forwards[number] = listener
-        if int(match[4]) == self.configuration.get("api_port"):
-            threading.Thread(target=self.serve_engine, args=(listener,), daemon=True).start()
         return ""
 
     # -- the control channel ------------------------------------------------------------------------
@@ -179,7 +178,7 @@ class FakeQemu:
     def introduce(self) -> None:
         self.token += 1
         self.tell(type="resync", token=f"life {self.token}")
-        hello = {"protocol": int(os.environ.get("FAKE_QEMU_PROTOCOL", "1")), "image": "fake", "generation": ""}
+        hello = {"protocol": int(os.environ.get("FAKE_QEMU_PROTOCOL", "2")), "image": "fake", "generation": ""}
         self.tell(type="event", name="hello", params={**hello, "state": "fresh"})
 
     def serve_request(self, message: dict[str, Any]) -> None:
@@ -187,7 +186,8 @@ class FakeQemu:
             self.configuration = message["params"]
         self.tell(type="answer", id=message["id"], result={})
         if message["method"] == "configure":
-            self.tell(type="event", name="ready", params={"api_port": self.configuration["api_port"]})
+            threading.Thread(target=self.dial, daemon=True).start()
+            self.tell(type="event", name="ready")
         if message["method"] == "stop":
             self.power_off()
 
@@ -202,28 +202,24 @@ class FakeQemu:
 
     # -- the engine ---------------------------------------------------------------------------------
 
-    def serve_engine(self, listener: socket.socket) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls = self.configuration["tls"]
-        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-            file.write(tls["certificate"] + tls["key"])
-            file.flush()
-            context.load_cert_chain(file.name)
-        context.load_verify_locations(cadata=tls["ca"])
-        context.verify_mode = ssl.CERT_REQUIRED
-        while True:
-            connection, _ = listener.accept()
-            threading.Thread(target=self.serve_client, args=(context, connection), daemon=True).start()
+    def dial(self) -> None:
+        """Bring the host a connection, and another when it is used, as the engine does."""
+        api = self.configuration["api"]
+        key = base64.b64decode(api["key"])
+        # 10.0.2.2 is this host's loopback, seen from a guest.
+        with socket.create_connection(("127.0.0.1", api["port"])) as connection:
+            ours = os.urandom(16)
+            connection.sendall(ours)
+            theirs = connection.recv(48, socket.MSG_WAITALL)[:16]
+            connection.sendall(hmac.digest(key, b"guest" + ours + theirs, "sha256"))
+            self.serve_client(connection)
 
-    def serve_client(self, context: ssl.SSLContext, connection: socket.socket) -> None:
-        try:
-            with context.wrap_socket(connection, server_side=True) as stream:
-                request = stream.recv(65536)
-                if request:
-                    body = json.dumps(self.answer(request.split()[1].decode())).encode()
-                    stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-        except OSError:
-            return
+    def serve_client(self, connection: socket.socket) -> None:
+        with suppress(OSError):
+            if request := connection.recv(65536):
+                threading.Thread(target=self.dial, daemon=True).start()
+                body = json.dumps(self.answer(request.split()[1].decode())).encode()
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
 
     def answer(self, path: str) -> object:
         if path == "/configuration":

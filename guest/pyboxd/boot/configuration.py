@@ -14,17 +14,17 @@ from typing import Any, TypeVar
 from pyboxd.errors import InvalidArgument
 from pyboxd.model import Share
 
-DEFAULT_API_PORT = 2376
+LEAST_KEY = 16  # bytes
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class TlsIdentity:
-    """PEM texts: who may be a client, and who the engine is."""
+class ApiWay:
+    """Where the host waits for connections of the engine, and what both prove to know."""
 
-    ca: str
-    certificate: str
-    key: str
+    address: str
+    port: int
+    key: bytes
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ class Configuration:
     """One `configure` message. `time` and `entropy` are of the moment and take no part in comparisons."""
 
     hostname: str = "pybox"
-    tls: TlsIdentity | None = None
-    api_port: int = DEFAULT_API_PORT
+    api: ApiWay | None = None
     dns: tuple[str, ...] = ()
     proxies: Proxies = Proxies()
     certificates: str = ""  # PEM, extra roots
@@ -74,8 +73,7 @@ def parse(params: Mapping[str, Any]) -> tuple[Configuration, Moment]:
     fields = _Fields("configure", params)
     configuration = Configuration(
         hostname=fields.text("hostname", "pybox") or "pybox",
-        tls=fields.part("tls", lambda part: TlsIdentity(*part.texts("ca", "certificate", "key"))),
-        api_port=int(fields.number("api_port", DEFAULT_API_PORT)),
+        api=fields.part("api", _api),
         dns=fields.list_of_texts("dns"),
         proxies=fields.part("proxies", _proxies) or Proxies(),
         certificates=fields.text("certificates"),
@@ -87,6 +85,14 @@ def parse(params: Mapping[str, Any]) -> tuple[Configuration, Moment]:
     )
     time = fields.number("time", 0.0)
     return configuration, Moment(time or None, fields.base64("entropy"))
+
+
+def _api(part: _Fields) -> ApiWay:
+    (address,) = part.texts("address")
+    key = part.base64("key")
+    if len(key) < LEAST_KEY:
+        raise InvalidArgument("configure: the key of the API is too short")
+    return ApiWay(address, int(part.number("port", 0)), key)
 
 
 def _proxies(part: _Fields) -> Proxies:

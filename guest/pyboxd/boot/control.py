@@ -4,8 +4,9 @@
     control.open(devices.port(locations.CONTROL_PORT))
     host_ip, host_port = await control.publish("tcp", "", 8080, 40001)
 
-`configure(configuration, moment)` and `stop(timeout)` are coroutines of the engine; `clock` and `ping` are answered
-here. A host that closes the port and opens it again finds a new conversation.
+`configure(configuration, moment)` and `stop(timeout)` are coroutines of the engine, `want(count)` is called when so
+many clients of the API wait; `clock` and `ping` are answered here. A host that closes the port and opens it again
+finds a new conversation.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from collections.abc import Awaitable, Callable
 from pyboxd.boot import channel, configuration
 from pyboxd.boot.channel import Answer, Event, Failure, Message, Params, Peer, Request, Resync
 from pyboxd.boot.configuration import Configuration, Moment
-from pyboxd.boot.start import phases
+from pyboxd.boot.start import mark_phase, phases
 from pyboxd.boot.system import generation, set_clock
 from pyboxd.errors import InvalidArgument, NotImplementedHere, PyboxdError, SystemFailure, Unavailable
 
-PROTOCOL = 1
+PROTOCOL = 2
 MANIFEST = "/usr/lib/pybox/manifest.json"
 READ_SIZE = 64 * 1024
 log = logging.getLogger(__name__)
@@ -36,9 +37,12 @@ StopHandler = Callable[[float], Awaitable[None]]
 class ControlClient:
     """One conversation with the host at a time. All methods are for the event loop's thread."""
 
-    def __init__(self, configure: ConfigureHandler, stop: StopHandler) -> None:
+    def __init__(
+        self, configure: ConfigureHandler, stop: StopHandler, want: Callable[[int], None] = lambda _count: None
+    ) -> None:
         self._configure = configure
         self._stop = stop
+        self._want = want
         self._peer = Peer()
         self._token = os.urandom(16).hex()
         self._descriptor = -1
@@ -51,7 +55,7 @@ class ControlClient:
         self._tasks: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
         self._configured = False
-        self._api_port = 0
+        self._ready = False
 
     # the port
 
@@ -149,8 +153,8 @@ class ControlClient:
         self._send(Event("hello", hello))
         for name, seconds in phases():
             self._send(Event("phase", {"name": name, "seconds": seconds}))
-        if self._api_port:
-            self._send(Event("ready", {"api_port": self._api_port}))
+        if self._ready:
+            self._send(Event("ready"))
 
     def _forget(self) -> None:
         self._conversation += 1
@@ -176,6 +180,8 @@ class ControlClient:
                     future.set_result(result)
                 else:
                     future.set_exception(SystemFailure(failure.brief))
+            case Event("clients", params):
+                self._want(int(_number(params, "count", 0)))
             case Event(name):
                 log.debug("control channel: event %s of the host", name)
 
@@ -245,10 +251,14 @@ class ControlClient:
         """Have the host stop listening. Unavailable when the host is not there."""
         await self._request("release", {"protocol": protocol, "host_ip": host_ip, "host_port": host_port})
 
-    def ready(self, api_port: int) -> None:
-        """The engine answers on its TLS port; told again to every host that comes later."""
-        self._api_port = api_port
-        self._send(Event("ready", {"api_port": api_port}))
+    def phase(self, name: str) -> None:
+        """The start has come to this point; what was marked before the host came is told to it when it comes."""
+        self._send(Event("phase", {"name": name, "seconds": mark_phase(name)}))
+
+    def ready(self) -> None:
+        """The engine's API answers; told again to every host that comes later."""
+        self._ready = True
+        self._send(Event("ready"))
 
     def stopped(self) -> None:
         """The data disk is unmounted, the power goes off next."""

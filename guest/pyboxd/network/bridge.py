@@ -20,7 +20,7 @@ from pyboxd.network.model import Endpoint, Network
 from pyboxd.network.namespaces import MTU, Namespace, plug, write_sysctl
 
 UPLINK_ADDRESS = IPv4Address("10.0.2.15")
-GUARDED_PORTS = (22, 2376)  # the machine's ssh and the engine's API: no container reaches them
+GUARDED_PORTS = (22,)  # the machine's ssh: no container reaches it
 
 log = logging.getLogger(__name__)
 

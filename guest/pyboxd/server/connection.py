@@ -4,7 +4,7 @@ Requests are served one after the other, for as long as the client likes (an idl
 closed: clients pool them). One coroutine at a time reads: while a handler takes the request's body it reads
 for it; while a Stream response runs after the body's end, a watcher reads to notice that the client has left.
 
-Not here: which handler, which status (`http.py`), TLS (`tls.py`), hijacked connections (`hijack.py`).
+Not here: which handler, which status (`http.py`), the way in (`dial.py`), hijacked connections (`hijack.py`).
 """
 
 from __future__ import annotations

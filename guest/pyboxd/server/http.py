@@ -2,7 +2,7 @@
 
 application = Application([Route("GET", "/_ping", ping), …])
 await application.serve_unix(locations.API_SOCKET)
-await application.serve_tls(2376, ca, certificate, key)
+Dialer(application.protocol).open(way)
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pyboxd.server.connection import Connection, request_headers
 from pyboxd.server.message import ClientGone, Empty, Json, Query, Request, Response, percent_decode
 from pyboxd.server.routes import Route, Routes, split_version, version_tuple
 from pyboxd.server.status import status_of
-from pyboxd.server.tls import TlsProtocol, server_context
 
+WATCH = 0.5  # seconds between looks whether a client that has ended its input is still there
 log = logging.getLogger(__name__)
 
 
@@ -35,20 +35,52 @@ class Identity:
     min_api_version: str = "1.24"
 
 
-class _StreamProtocol(asyncio.StreamReaderProtocol):
+class StreamProtocol(asyncio.StreamReaderProtocol):
     """A reader and a writer for `accept`, and an event for the moment when the connection is gone."""
 
     def __init__(self, accept: Callable[[asyncio.StreamReader, asyncio.StreamWriter, asyncio.Event], None]) -> None:
         self._lost = asyncio.Event()
         super().__init__(asyncio.StreamReader(), lambda reader, writer: accept(reader, writer, self._lost))
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        super().connection_made(transport)
+
+    def eof_received(self) -> bool | None:
+        """The client has ended its input. That it goes away altogether is not told any more, and must be asked."""
+        self._look()
+        return super().eof_received()
+
+    def _look(self) -> None:
+        if self._lost.is_set():
+            return
+        if _hung_up(self._transport.get_extra_info("socket").fileno()):
+            self._transport.abort()
+        else:
+            asyncio.get_running_loop().call_later(WATCH, self._look)
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._lost.set()
 
 
+def _hung_up(descriptor: int) -> bool:
+    """Whether the peer of a stream socket is gone. Sending nothing tells: it fails when there is nobody."""
+    if descriptor < 0:
+        return True
+    with socket.socket(fileno=os.dup(descriptor)) as probe:
+        try:
+            probe.send(b"", socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+    return False
+
+
 class Application:
-    """Routes behind any number of listeners."""
+    """Routes behind a listener, and behind any other stream."""
 
     def __init__(self, routes: Sequence[Route], identity: Identity = Identity()) -> None:
         self._routes = Routes(routes)
@@ -61,7 +93,7 @@ class Application:
             ("Ostype", "linux"),
             ("Server", identity.server),
         )
-        self._listeners: dict[str, asyncio.Server] = {}
+        self._listener: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
     # listeners
@@ -77,40 +109,19 @@ class Application:
         finally:
             os.umask(before)
         loop = asyncio.get_running_loop()
-        self._replace("unix", await loop.create_unix_server(self._protocol, sock=listener, backlog=256))
-
-    async def serve_tls(self, port: int, ca: str, certificate: str, key: str, address: str = "0.0.0.0") -> int:
-        """Listen with mutual TLS 1.3 (PEM texts; clients must show a certificate signed by `ca`); the port.
-
-        A second call replaces the first one's listener; its connections live on.
-        """
-        context = server_context(ca, certificate, key)
-        self._replace("tls", None)
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            lambda: TlsProtocol(context, self._protocol()), address, port, backlog=256, reuse_address=True
-        )
-        self._replace("tls", server)
-        bound: int = server.sockets[0].getsockname()[1]
-        return bound
+        self._listener = await loop.create_unix_server(self.protocol, sock=listener, backlog=256)
 
     async def close(self) -> None:
         """Stop listening and end all connections."""
-        for name in tuple(self._listeners):
-            self._replace(name, None)
+        if self._listener is not None:
+            self._listener.close()
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
-    def _replace(self, name: str, server: asyncio.Server | None) -> None:
-        old = self._listeners.pop(name, None)
-        if old is not None:
-            old.close()
-        if server is not None:
-            self._listeners[name] = server
-
-    def _protocol(self) -> asyncio.StreamReaderProtocol:
-        return _StreamProtocol(self._accept)
+    def protocol(self) -> asyncio.Protocol:
+        """What serves one client over any stream."""
+        return StreamProtocol(self._accept)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lost: asyncio.Event) -> None:
         connection = Connection(reader, writer, lost, self._respond, self._render, self._common)

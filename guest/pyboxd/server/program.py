@@ -23,7 +23,7 @@ from pyboxd.api.rooms import Rooms, prepare_directories
 from pyboxd.api.schema.system import Release
 from pyboxd.api.system import Surroundings
 from pyboxd.boot import devices
-from pyboxd.boot.configuration import Configuration, Moment, TlsIdentity
+from pyboxd.boot.configuration import Configuration, Moment
 from pyboxd.boot.control import MANIFEST, ControlClient
 from pyboxd.boot.data import mount_data_disk, unmount_data_disk
 from pyboxd.boot.filesystems import unmount_below
@@ -35,10 +35,12 @@ from pyboxd.image.distribution import RegistrySettings
 from pyboxd.image.layerstore import MOUNTS, LayerStore
 from pyboxd.image.room import ImageRoom
 from pyboxd.linux.mount import mount
+from pyboxd.network.bridge import Fabric
+from pyboxd.network.namespaces import Namespaces
 from pyboxd.network.networks import Networks
 from pyboxd.runtime.client import Runtime
+from pyboxd.server.dial import Dialer
 from pyboxd.server.http import Application, Identity
-from pyboxd.server.tls import warm_up
 
 VERSION = "0.1.0"
 STOP_TIMEOUT = 10.0  # seconds for containers to end when a signal asks for the end
@@ -58,15 +60,15 @@ class Engine:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._system = System(runtime)
-        self._control = ControlClient(self._configure, self._stop)
+        self._control = ControlClient(self._configure, self._stop, self._clients_wait)
         self._paths = HostPaths()
         self._configuration = Configuration()
-        self._release = _release()
         self._database: Database | None = None
+        self._ground: tuple[Fabric, Namespaces] | None = None  # of the networks, prepared and not yet used
         self._networks: Networks | None = None
         self._rooms: Rooms | None = None
         self._application: Application | None = None
-        self._tls: TlsIdentity | None = None
+        self._dialer: Dialer | None = None
         self._over = asyncio.Event()
         self._status = 0
         self._stopping = False
@@ -87,8 +89,10 @@ class Engine:
 
     async def _warm_up(self) -> None:
         """All that can be done before anything is known of the machine: its state may be saved after this."""
-        warm_up()
         await wait_until_settled()
+        fabric, namespaces = self._ground = Fabric(), Namespaces()
+        fabric.prepare()
+        await namespaces.fill()
 
     async def _watch_spawner(self) -> None:
         await self._runtime.wait_broken()
@@ -106,7 +110,9 @@ class Engine:
 
     async def _configure(self, configuration: Configuration, moment: Moment) -> None:
         """All of `configuration` is in force when this returns. PyboxdError names the part that is not."""
+        self._control.phase("configure")
         await self._system.apply(configuration, moment)
+        self._control.phase("system")
         self._configuration = configuration
         self._paths.replace(configuration.shares)
         first = self._rooms is None
@@ -116,40 +122,44 @@ class Engine:
         self._rooms.images.registries = _registries(configuration)
         if not first:
             await self._networks.republish()
-        await self._listen(configuration)
+        if configuration.api is not None and self._dialer is not None:
+            self._dialer.open(configuration.api)
+        self._control.phase("ready")
+        self._control.ready()
 
     async def _open(self, configuration: Configuration) -> None:
         """Everything that needs the data disk. After a failure it can be tried again."""
         if configuration.data_disk:
             await mount_data_disk(self._runtime)
+            self._control.phase("disk")
         elif not os.path.ismount(locations.DATA):  # a machine that shall forget everything
             mount("tmpfs", locations.DATA, "tmpfs")
         prepare_directories()
         async with AsyncExitStack() as undo:
             database = Database(locations.DATABASE)
             undo.callback(database.close)
-            networks = Networks(database, self._control)
+            fabric, namespaces = self._ground or (Fabric(), Namespaces())
+            self._ground = None
+            networks = Networks(database, self._control, fabric=fabric, namespaces=namespaces)
             undo.push_async_callback(networks.close)
             await networks.setup()
             await networks.republish()
-            images = ImageRoom(database, LayerStore(self._runtime), architecture=self._release.architecture)
-            rooms = Rooms(database, self._runtime, images, networks, self._paths, self._release, self._surroundings)
+            self._control.phase("networks")
+            release = _release()
+            images = ImageRoom(database, LayerStore(self._runtime), architecture=release.architecture)
+            rooms = Rooms(database, self._runtime, images, networks, self._paths, release, self._surroundings)
             await rooms.recover()
-            identity = Identity(f"pybox/{VERSION} (linux)", self._release.api_version, self._release.min_api_version)
+            identity = Identity(f"pybox/{VERSION} (linux)", release.api_version, release.min_api_version)
+            self._control.phase("rooms")
             application = Application(rooms.routes(), identity)
             await application.serve_unix(locations.API_SOCKET)
             undo.pop_all()
         self._database, self._networks, self._rooms, self._application = database, networks, rooms, application
+        self._dialer = Dialer(application.protocol)
 
-    async def _listen(self, configuration: Configuration) -> None:
-        """The TLS listener, anew only if something about it has changed."""
-        assert self._application is not None
-        if configuration.tls is not None and configuration.tls != self._tls:
-            tls = configuration.tls
-            await self._application.serve_tls(configuration.api_port, tls.ca, tls.certificate, tls.key)
-            self._tls = tls
-        mark_phase("ready")
-        self._control.ready(configuration.api_port)
+    def _clients_wait(self, count: int) -> None:
+        if self._dialer is not None:
+            self._dialer.want(count)
 
     def _surroundings(self) -> Surroundings:
         proxies = self._configuration.proxies
@@ -165,6 +175,8 @@ class Engine:
         try:
             if self._rooms is not None:
                 await self._rooms.supervisor.close(timeout)
+            if self._dialer is not None:
+                self._dialer.close()
             if self._application is not None:
                 await self._application.close()
             if self._networks is not None:

@@ -12,13 +12,13 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from pybox.errors import UsageProblem
+from pybox.hostagent.pool import Pool
 from pybox.hostos.interface import HostSystem
 from pybox.machine.keys import MachineKeys
 from pybox.model import Share
 from pybox.qemu.command import DNS_ADDRESS, HOST_ADDRESS
 from pybox.settings import Settings
 
-API_PORT = 2376  # in the guest
 _ENTROPY = 64  # bytes
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -30,14 +30,14 @@ def configuration(
     shares: Sequence[Share],
     certificates: str,
     environ: Mapping[str, str],
+    api: Pool,
 ) -> dict[str, Any]:
     """Return the params of `configure` (CONTROL.md). Time and entropy are of this moment."""
     return {
         "hostname": "pybox" if machine == "default" else f"pybox-{machine}",
         "time": time.time(),
         "entropy": base64.b64encode(os.urandom(_ENTROPY)).decode(),
-        "tls": {"ca": keys.ca, "certificate": keys.server_certificate, "key": keys.server_key},
-        "api_port": API_PORT,
+        "api": {"address": HOST_ADDRESS, "port": api.port, "key": base64.b64encode(api.key).decode()},
         "dns": list(settings.dns) or [DNS_ADDRESS],
         "proxies": proxies(settings, environ),
         "certificates": certificates,

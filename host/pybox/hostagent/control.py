@@ -80,6 +80,10 @@ class Control:
         finally:
             self._waiting.pop(number, None)
 
+    def tell(self, name: str, params: Json) -> None:
+        """Send an event, which nobody answers."""
+        self._send(Event(name, params))
+
     def _send(self, message: Message) -> None:
         if not self._writer.is_closing():
             self._writer.write(encode(message))

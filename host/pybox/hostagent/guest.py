@@ -18,7 +18,7 @@ from pybox.hostagent.control import Control, Interrupted
 from pybox.model import Json
 
 log = logging.getLogger(__name__)
-PROTOCOL = 1
+PROTOCOL = 2
 _CONFIGURE = 180.0  # seconds; a data disk may have to be checked
 _STOP_ANSWER = 10.0  # seconds
 _CLOCK_ANSWER = 5.0  # seconds
@@ -74,6 +74,11 @@ class Guest:
         """Set the guest's clock (seconds since the epoch), if it is configured. Raises MachineError."""
         if self.configured.is_set():
             await self._request("clock", {"time": seconds}, _CLOCK_ANSWER)
+
+    def clients_wait(self, count: int) -> None:
+        """Tell the guest that so many clients of the API wait for a connection."""
+        if self._control is not None:
+            self._control.tell("clients", {"count": count})
 
     async def _request(self, method: str, params: Json, timeout: float) -> Json:
         if self._control is None:

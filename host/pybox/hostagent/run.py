@@ -10,15 +10,14 @@ from pybox import hostos
 from pybox.errors import PyboxError
 from pybox.forward.ports import Ports
 from pybox.hostagent import configuration
-from pybox.hostagent.api import ApiServer, Engine
+from pybox.hostagent.api import ApiServer
 from pybox.hostagent.boot import Boot, Plan, from_state
 from pybox.hostagent.clock import keep_time
 from pybox.hostagent.guest import Guest
-from pybox.hostagent.tls import client_context
+from pybox.hostagent.pool import Pool
 from pybox.hostagent.vm import VmFailure
 from pybox.machine.accelerators import Candidate
 from pybox.machine.golden import GoldenState
-from pybox.machine.keys import SERVER_NAME
 from pybox.model import ForwardedPort, PhaseCallback
 from pybox.qemu.command import Channels, EngineMachine
 from pybox.qemu.monitor import Monitor
@@ -41,7 +40,7 @@ class MachineRun:
         self._candidate = candidate
         self._boot = Boot(plan, candidate, progress, began, self._configuration)
         self._api: ApiServer | None = None
-        self._engine: Engine | None = None
+        self._pool = Pool(self._clients_wait)
         self._clock: asyncio.Task[None] | None = None
 
     @property
@@ -65,6 +64,7 @@ class MachineRun:
             return booted if state is None else from_state(booted, state)
 
         boot = self._boot
+        await self._pool.open()
         await boot.start(machine, state)
         assert boot.guest is not None and boot.monitor is not None
         await boot.phase("engine", boot.guest.configured.wait(), _CONFIGURE)
@@ -74,21 +74,21 @@ class MachineRun:
     def _configuration(self) -> dict[str, object]:
         plan = self._plan
         return configuration.configuration(
-            plan.files.name, plan.settings, plan.keys, plan.shares.shares, plan.certificates, os.environ
+            plan.files.name, plan.settings, plan.keys, plan.shares.shares, plan.certificates, os.environ, self._pool
         )
+
+    def _clients_wait(self, count: int) -> None:
+        if self._boot.guest is not None:
+            self._boot.guest.clients_wait(count)
 
     async def _open_api(self, guest: Guest, monitor: Monitor) -> None:
         await guest.ready.wait()
-        # A table of its own: a guest that boots anew loses its published ports, but not these.
-        own = Ports(monitor)
-        way = await own.publish("tcp", "127.0.0.1", 0, configuration.API_PORT)
-        context = client_context(self._plan.keys.ca_file, self._plan.keys.client_file)
-        self._engine = Engine(context, SERVER_NAME, way.host_port)
-        await self._engine.prove()
-        self._api = ApiServer(self._engine)
+        await self._pool.prove()
+        self._api = ApiServer(self._pool)
         await self._api.open(self._plan.files.api_socket)
         if self._plan.settings.ssh:
-            self.ssh_port = (await own.publish("tcp", "127.0.0.1", 0, _SSH_PORT)).host_port
+            # A table of its own: a guest that boots anew loses its published ports, but not this.
+            self.ssh_port = (await Ports(monitor).publish("tcp", "127.0.0.1", 0, _SSH_PORT)).host_port
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -121,8 +121,7 @@ class MachineRun:
         """End everything that still runs, and remove the sockets."""
         if self._api is not None:
             await self._api.close()
-        if self._engine is not None:
-            self._engine.close()
+        self._pool.close()
         if self._clock is not None:
             self._clock.cancel()
             await asyncio.gather(self._clock, return_exceptions=True)

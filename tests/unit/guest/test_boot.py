@@ -74,20 +74,21 @@ def test_phases_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_configure_without_params_has_defaults() -> None:
     configuration, moment = parse({})
     assert configuration == Configuration() and moment == Moment()
-    assert configuration.api_port == 2376 and configuration.default_host_ip == "127.0.0.1"
-    assert parse({"ssh": None, "tls": None, "later": 1})[0] == configuration
+    assert configuration.api is None and configuration.default_host_ip == "127.0.0.1"
+    assert parse({"ssh": None, "api": None, "later": 1})[0] == configuration
 
 
 @pytest.mark.parametrize(
     ("params", "words"),
     [
         ({"hostname": 3}, "hostname has a value of the wrong type"),
-        ({"api_port": "x"}, "api_port has a value of the wrong type"),
-        ({"api_port": True}, "api_port has a value of the wrong type"),
+        ({"api": {"address": "x", "port": "x", "key": "A" * 24}}, "port has a value of the wrong type"),
+        ({"api": {"address": "x", "port": True, "key": "A" * 24}}, "port has a value of the wrong type"),
+        ({"api": {"address": "x", "port": 1, "key": "AAAA"}}, "the key of the API is too short"),
         ({"data_disk": 1}, "data_disk has a value of the wrong type"),
         ({"dns": [1]}, "dns is no list of texts"),
-        ({"tls": {"ca": "x"}}, "tls: certificate is missing"),
-        ({"tls": []}, "tls is no object"),
+        ({"api": {"port": 1}}, "api: address is missing"),
+        ({"api": []}, "api is no object"),
         ({"entropy": "!"}, "entropy is not base64"),
         ({"shares": [{"name": "a/b", "host_path": "/", "guest_path": "/"}]}, "no name for a shared folder"),
         ({"shares": [{"name": "..", "host_path": "/", "guest_path": "/"}]}, "no name for a shared folder"),

@@ -15,6 +15,7 @@ from pybox.errors import MachineError, UsageProblem
 from pybox.hostagent import configuration
 from pybox.hostagent.agent import default_cpus, default_memory_mib
 from pybox.hostagent.clock import keep_time
+from pybox.hostagent.pool import Pool
 from pybox.machine import keys
 from pybox.model import Share
 from pybox.paths import Paths
@@ -29,16 +30,18 @@ def settings(tmp_path: Path) -> Settings:
 def test_everything_of_the_specification(settings: Settings, tmp_path: Path) -> None:
     made = keys.ensure(tmp_path / "keys")
     share = Share("home", "/home/x", "/home/x")
-    params = configuration.configuration("default", settings, made, [share], "PEM", {})
+    pool = Pool(lambda _count: None)
+    params = configuration.configuration("default", settings, made, [share], "PEM", {}, pool)
     assert set(json.loads(json.dumps(params))) == {
-        "hostname", "time", "entropy", "tls", "api_port", "dns", "proxies", "certificates",
+        "hostname", "time", "entropy", "api", "dns", "proxies", "certificates",
         "shares", "insecure_registries", "data_disk", "ssh", "default_host_ip",
     }  # fmt: skip
     assert len(base64.b64decode(params["entropy"])) == 64
-    again = configuration.configuration("work", settings, made, [], "", {})
+    again = configuration.configuration("work", settings, made, [], "", {}, pool)
     assert again["entropy"] != params["entropy"] and again["hostname"] == "pybox-work"
     assert params["shares"] == [{"name": "home", "host_path": "/home/x", "guest_path": "/home/x", "readonly": False}]
-    assert params["tls"]["key"].startswith("-----BEGIN PRIVATE KEY-----")
+    assert base64.b64decode(params["api"]["key"]) == pool.key and len(pool.key) == 32
+    assert pool.key != Pool(lambda _count: None).key
 
 
 @pytest.mark.parametrize(
@@ -63,9 +66,10 @@ def test_proxies_of_the_environment(settings: Settings) -> None:
 
 
 def test_certificates(settings: Settings, tmp_path: Path) -> None:
-    made = keys.ensure(tmp_path / "keys")
-    good = settings.with_values({"certificates": str(made.ca_file)})
-    assert made.ca in configuration.certificates(good, hostos.current())
+    root = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    (tmp_path / "root.pem").write_text(root)
+    good = settings.with_values({"certificates": str(tmp_path / "root.pem")})
+    assert root in configuration.certificates(good, hostos.current())
     (tmp_path / "text").write_text("hello")
     for name in ("text", "missing"):
         with pytest.raises(UsageProblem, match=name):

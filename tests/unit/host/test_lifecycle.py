@@ -181,7 +181,7 @@ def test_accelerators_are_tried(
 
 
 def test_a_guest_of_another_version(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAKE_QEMU_PROTOCOL", "2")
+    monkeypatch.setenv("FAKE_QEMU_PROTOCOL", "1")
     with pytest.raises(MachineError, match="does not fit") as caught:
         machine.start()
     assert "Build it again" in caught.value.resolution

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import ssl
 import stat
 from pathlib import Path
 
@@ -39,43 +38,14 @@ def test_keys_are_made_once_and_private(tmp_path: Path) -> None:
     assert keys.ensure(tmp_path / "keys") == made
     for path in (tmp_path / "keys").iterdir():
         mode = stat.S_IMODE(path.stat().st_mode)
-        public = path.name in ("ca.pem", "server.pem", "ssh.pub", "ssh-host.pub")
-        assert mode == (0o644 if public else 0o600), path
+        assert mode == (0o644 if path.suffix == ".pub" else 0o600), path
     assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
 
 
 def test_a_missing_key_means_new_keys(tmp_path: Path) -> None:
     made = keys.ensure(tmp_path)
-    made.client_file.unlink()
-    assert keys.ensure(tmp_path).ca != made.ca
-
-
-def test_both_sides_accept_each_other_and_nobody_else(tmp_path: Path) -> None:
-    ours, strangers = keys.ensure(tmp_path / "ours"), keys.ensure(tmp_path / "strangers")
-    assert _shake_hands(ours, ours) == "TLSv1.3"
-    with pytest.raises(ssl.SSLError):
-        _shake_hands(ours, strangers)
-    with pytest.raises(ssl.SSLError):
-        _shake_hands(strangers, ours)
-
-
-def _shake_hands(server_keys: keys.MachineKeys, client_keys: keys.MachineKeys) -> str | None:
-    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_context.load_cert_chain(server_keys.folder / "server.pem", server_keys.folder / "server-key.pem")
-    server_context.load_verify_locations(cadata=server_keys.ca)
-    server_context.verify_mode = ssl.CERT_REQUIRED
-    client_context = ssl.create_default_context(cadata=client_keys.ca)
-    client_context.load_cert_chain(client_keys.client_file)
-    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = client_context.wrap_bio(down, up, server_hostname=keys.SERVER_NAME)
-    server = server_context.wrap_bio(up, down, server_side=True)
-    for _ in range(3):
-        for side in (client, server):
-            try:
-                side.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-    return client.version()
+    made.ssh_user_file.unlink()
+    assert keys.ensure(tmp_path).ssh_host_key != made.ssh_host_key
 
 
 def test_ssh_keys_are_what_ssh_programs_read(tmp_path: Path) -> None:
