@@ -37,7 +37,7 @@ class Database:
         self._depth += 1
         try:
             yield
-        except BaseException:
+        except BaseException:  # whatever it is: nothing of the transaction may stay
             self._depth -= 1
             if self._depth == 0:
                 self._connection.execute("ROLLBACK")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from pyboxd.errors import InvalidArgument, PyboxdError
+from pyboxd.image import transfer
 from pyboxd.image.builder.doors import BuildFailed
 from tests.support.build_lab import BuildLab, archive, in_build_lab, without_ids
 
@@ -176,6 +178,54 @@ RUN --mount=from=base,source=/bin,target=/other ls /other/busybox
         )
         again = await lab.build(text, {"src/x": "X"}, no_cache=True)
         assert await lab.sh(again.image, "cat /count") == "2\n"
+
+    in_build_lab(tmp_path, scenario)
+
+
+def test_cache_from_an_image_that_came_from_elsewhere(tmp_path: Path) -> None:
+    text = "FROM base\nENV A=1\nRUN date +%s%N > /when\nCOPY file /\nRUN cat /file > /again\n"
+    saved: list[bytes] = []
+
+    async def elsewhere(lab: BuildLab) -> None:
+        await lab.base()
+        await lab.build(text, {"file": "content"}, tags=("built",))
+        saved.extend(lab.images.save(["built", "base"]))
+
+    async def here(lab: BuildLab) -> None:
+        async def chunks() -> AsyncIterator[bytes]:
+            for piece in saved:
+                yield piece
+
+        await transfer.load(lab.images, chunks(), lambda _: None, temporary=str(lab.folder / "tmp"))
+        source = lab.images.get("built")
+        built = await lab.build(text, {"file": "content"}, cache_from=("built", "absent"))
+        assert built.steps_cached == 4 and built.image.id == source.id
+        assert "[Warning] absent serves as no cache: it is not here; pull it before the build\n" in built.text
+        changed = await lab.build(text, {"file": "other"}, cache_from=("built",))
+        assert changed.steps_cached == 2 and changed.image.layers[:2] == source.layers[:2]
+        assert await lab.sh(changed.image, "cat /again") == "other"
+        fresh = await lab.build(text, {"file": "content"}, cache_from=("built",), no_cache=True)
+        assert fresh.steps_cached == 0
+
+    in_build_lab(tmp_path / "elsewhere", elsewhere)
+    in_build_lab(tmp_path / "here", here)
+
+
+def test_mounts_of_images_with_several_layers(tmp_path: Path) -> None:
+    async def scenario(lab: BuildLab) -> None:
+        await lab.base()
+        text = """FROM base AS tools
+RUN echo one > /bin/one; mkdir /dir
+RUN echo two > /dir/two
+FROM base
+RUN --mount=from=tools,target=/tools cat /tools/bin/one /tools/dir/two > /read; ! touch /tools/new
+RUN --mount=from=tools,source=/dir,target=/dir,rw echo more >> /dir/two; cat /dir/two > /written
+RUN --mount=from=tools,source=/dir/two,target=/two cat /two > /again
+"""
+        built = await lab.build(text)
+        assert await lab.sh(built.image, "cat /read /written /again; ls /dir /tools 2>&1 | wc -l") == (
+            "one\ntwo\ntwo\nmore\ntwo\n2\n"
+        )
 
     in_build_lab(tmp_path, scenario)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import shutil
 import stat
 import subprocess
 import tarfile
@@ -17,6 +18,7 @@ import pytest
 from pyboxd.database import Database
 from pyboxd.errors import InvalidArgument
 from pyboxd.image.layerstore import LayerStore
+from pyboxd.image.layeruse import bury
 from pyboxd.image.model import HelperResult, HistoryEntry, Image
 from pyboxd.image.room import ImageRoom
 from pyboxd.linux import constants as k
@@ -62,7 +64,7 @@ class Lab:
         for target in self.overlays[::-1]:
             umount2(target, k.MNT_DETACH)
         for diff_id in self.layers.known():
-            self.layers.remove(diff_id)
+            shutil.rmtree(self.layers.detach(diff_id))
         self.database.close()
 
     def commit(self, parent: Image | None, upper: Path) -> Image:
@@ -188,7 +190,7 @@ def test_a_folder_made_anew_is_opaque(lab: Lab) -> None:
 def test_a_removed_layer_stays_for_who_uses_it(lab: Lab) -> None:
     diff_id = lab.add(base())
     merged = lab.overlay([lab.layers.mount(diff_id)], "c")
-    lab.layers.remove(diff_id)
+    shutil.rmtree(lab.layers.detach(diff_id))
     assert not lab.layers.has(diff_id) and lab.layers.known() == []
     assert (merged / "file").read_bytes() == b"content" * 1000
     assert lab.add(base()) == diff_id, "it can come back meanwhile"
@@ -197,7 +199,7 @@ def test_a_removed_layer_stays_for_who_uses_it(lab: Lab) -> None:
 
 def test_sweep_takes_what_a_crash_left(lab: Lab) -> None:
     lab.layers.mount(lab.add(base()))
-    lab.images.sweep()
+    asyncio.run(bury(lab.images.sweep()))
     assert lab.layers.known() == [] and os.listdir(lab.folder / "mounts") == [] and os.listdir(lab.temporary) == []
 
 

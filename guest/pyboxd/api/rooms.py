@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -44,6 +45,7 @@ from pyboxd.network.networks import Networks
 from pyboxd.runtime.client import Runtime
 from pyboxd.server.routes import Route
 
+log = logging.getLogger(__name__)
 _OLD = "old-"  # names, on the data disk, of what is to be removed
 
 
@@ -73,7 +75,14 @@ class Rooms:
         binds = Binds(paths)
         preparation = Preparation(containers, images, volumes, self.networking, binds)
         self.supervisor = Supervisor(
-            containers, events, runtime, preparation, self.networking.detach, self._release, (execs, health)
+            containers,
+            events,
+            runtime,
+            preparation,
+            self.networking.detach,
+            self._release,
+            images.collect,
+            (execs, health),
         )
         images.users = self._image_users
         lifecycle = Lifecycle(containers, events, self.supervisor)
@@ -99,9 +108,12 @@ class Rooms:
     async def recover(self) -> None:
         """Take over what an earlier engine left: its containers, and, in the background, files nobody has any more."""
         await self.supervisor.recover()
-        self.images.sweep()
+        left = self.images.sweep()
         known = {container.id for container in self.containers}
-        stray = [f"{locations.CONTAINERS}/{name}" for name in os.listdir(locations.CONTAINERS) if name not in known]
+        stray = [
+            *left,
+            *(f"{locations.CONTAINERS}/{name}" for name in os.listdir(locations.CONTAINERS) if name not in known),
+        ]
         stray += [f"{locations.DATA}/{name}" for name in os.listdir(locations.DATA) if name.startswith(_OLD)]
         self._sweeping = asyncio.get_running_loop().create_task(asyncio.to_thread(_remove_all, stray))
 
@@ -152,4 +164,7 @@ def prepare_directories() -> None:
 
 def _remove_all(paths: Sequence[str]) -> None:
     for path in paths:
-        remove_tree(path)
+        try:
+            remove_tree(path)
+        except OSError as error:  # the next start tries again
+            log.warning("%s could not be removed: %s", path, error)

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument, NotFound
 from pyboxd.image.builder.accounts import owner_of
-from pyboxd.image.builder.places import Owner, Root
+from pyboxd.image.builder.places import InRoot, Root
 from pyboxd.image.compression import decompressed
 from pyboxd.image.extract import Rules, extract, get_attributes
 from pyboxd.image.tarread import Kind, TarEntry, TarReader, clean_name
+from pyboxd.linux.inroot import Owner
 
 _PIECE = 256 * 1024
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -179,20 +180,6 @@ def _header(info: tarfile.TarInfo, descriptor: int = -1) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
-class _InRoot:
-    """The directories of an archive below a folder of a container; links lead where they lead there."""
-
-    follows = True
-
-    def __init__(self, root: Root, folder: str) -> None:
-        self._root = root
-        self._folder = folder
-
-    def open(self, path: str, make: bool) -> int:
-        whole = f"{self._folder}/{path}"
-        return self._root.make_directories(whole) if make else self._root.open_directory(whole)
-
-
 def resolve_directory(root: Root, path: str, container: str) -> str:
     """Where the directory `path` really is in the container. NotFound, InvalidArgument for what is none."""
     found = root.status("/" + path.lstrip("/"))
@@ -216,7 +203,7 @@ def unpack(root: Root, path: str, chunks: Iterator[bytes], owner: Owner | None, 
     """
     data = decompressed(chunks)
     reader = _KeepingReader(data, root, path) if keep_kinds else TarReader(data)
-    extract(reader, _InRoot(root, path), Rules(owners=True, owner=owner, devices=True))
+    extract(reader, InRoot(root, path), Rules(owners=True, owner=owner, devices=True))
 
 
 class _KeepingReader(TarReader):

@@ -8,6 +8,7 @@ when it takes too long.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from pyboxd import locations
 from pyboxd.engine.model import MountPoint
 from pyboxd.errors import InvalidArgument, Unavailable
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 PATIENCE = 10.0  # seconds
 MOST_WAITING = 16  # threads that wait for a folder server which does not answer
@@ -73,7 +75,9 @@ class Binds:
 
         def finish(result: T | None, error: Exception | None) -> None:
             self._waiting -= 1
-            if done.done():
+            if done.done():  # nobody waits any more
+                if error is not None:
+                    log.warning("the shared folder of %s answered too late", path, exc_info=error)
                 return
             if error is not None:
                 done.set_exception(error)

@@ -54,18 +54,19 @@ async def _unpause(process: Process) -> None:
 async def import_tree(images: Images, chunks: AsyncIterator[bytes], changes: Sequence[str], *, comment: str = "") -> Image:
     """A new image of one layer: the tree in an archive, compressed or not. InvalidArgument."""
     config = with_changes(ImageConfig(), changes)
-    layer = await images.layers.add_stream(chunks)
-    created = now()
-    document = ImageDocument(
-        architecture=images.architecture,
-        os="linux",
-        config=config,
-        layers=(layer.diff_id,),
-        history=(HistoryEntry(created=created, comment=comment or "Imported from -"),),
-        created=created,
-        comment=comment or "Imported from -",
-    )
-    return images.add(codec.encode(document), [layer])
+    async with images.keeping() as keep:
+        layer = keep(await images.layers.add_stream(chunks))
+        created = now()
+        document = ImageDocument(
+            architecture=images.architecture,
+            os="linux",
+            config=config,
+            layers=(layer.diff_id,),
+            history=(HistoryEntry(created=created, comment=comment or "Imported from -"),),
+            created=created,
+            comment=comment or "Imported from -",
+        )
+        return images.add(codec.encode(document), [layer])
 
 
 def image_config(config: ContainerConfig) -> ImageConfig:

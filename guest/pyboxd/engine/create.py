@@ -95,6 +95,7 @@ class Creator:
             endpoints=_endpoints(request.endpoints, host),
             mounts=tuple(mounts),
         )
+        self._images.get(image.id)  # the image may have been removed meanwhile; from here to the end nobody can
         directory = directory_of(container_id)
         undo.callback(remove_tree, directory)
         os.makedirs(directory, mode=0o710)

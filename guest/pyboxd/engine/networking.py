@@ -58,7 +58,7 @@ class Networking:
         try:
             for endpoint in others:
                 attachments.append(await self._connect(record, endpoint))
-        except BaseException:
+        except BaseException:  # a start that was cancelled, too
             await self.networks.detach(record.id)
             raise
         return attachment.netns_path, tuple(attachments)

@@ -40,6 +40,11 @@ def run_directory_of(container_id: str) -> str:
     return f"{locations.CONTAINER_RUN}/{container_id}"
 
 
+def running_ids() -> list[str]:
+    """Ids of all that has such a directory: containers that run or ran, and the steps of builds."""
+    return os.listdir(locations.CONTAINER_RUN) if os.path.isdir(locations.CONTAINER_RUN) else []
+
+
 class Preparation:
     """Makes a record ready to run."""
 

@@ -18,8 +18,8 @@ from pyboxd import locations
 from pyboxd.engine import restart, signals, waiting
 from pyboxd.engine.containers import Container, Containers
 from pyboxd.engine.events import Events
-from pyboxd.engine.model import Record, Status
-from pyboxd.engine.preparation import Preparation, directory_of, run_directory_of
+from pyboxd.engine.model import ContainerConfig, HostConfig, Record, Status
+from pyboxd.engine.preparation import Preparation, directory_of, run_directory_of, running_ids
 from pyboxd.engine.trees import remove_tree
 from pyboxd.errors import NotFound, PyboxdError, SystemFailure
 from pyboxd.runtime.client import Process
@@ -48,8 +48,11 @@ class Companion(Protocol):
 
 
 class Supervisor:
-    """Makes processes and works up their ends. `detach` takes a container's network away, `release` is called with
-    a record that was removed (its volumes)."""
+    """Makes processes and works up their ends.
+
+    `detach` takes a container's network away, `release` is called with a record that was removed (its volumes), and
+    `collect` in the background when the container is gone for good (its image may have stayed only for it).
+    """
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Supervisor:
         preparation: Preparation,
         detach: Callable[[Record], Awaitable[None]],
         release: Callable[[Record], Awaitable[None]],
+        collect: Callable[[], Awaitable[None]],
         companions: tuple[Companion, ...] = (),
     ) -> None:
         self._containers = containers
@@ -67,6 +71,7 @@ class Supervisor:
         self._preparation = preparation
         self._detach = detach
         self._release = release
+        self._collect = collect
         self._companions = companions
         self._tasks: set[asyncio.Task[None]] = set()
         self._burials: set[asyncio.Task[None]] = set()
@@ -283,11 +288,14 @@ class Supervisor:
                 await asyncio.to_thread(remove_tree, directory)
             except OSError as error:  # an upper directory that is busy for a moment; the next start empties it
                 log.warning("%s could not be removed: %s", directory, error)
+        await self._collect()
 
     # engine start and stop
 
     async def recover(self) -> None:
         """After a start of the engine: find what still runs, record what ended meanwhile, apply restart policies."""
+        known = {container.id for container in self._containers}
+        await asyncio.gather(*(self._end_stray(name) for name in running_ids() if name not in known))
         for container in self._containers:
             async with container.lock:
                 await self._recover(container)
@@ -295,6 +303,18 @@ class Supervisor:
         for container in due:
             self._containers.set_state(container, status=Status.RESTARTING)
             container.restarting = self._spawn(self._restart_later(container))
+
+    async def _end_stray(self, container_id: str) -> None:
+        """End the step of a build that an earlier engine was in the middle of: nobody waits for it any more."""
+        run_directory = run_directory_of(container_id)
+        with suppress(NotFound):
+            found = await self._runtime.recover(run_directory)
+            if not isinstance(found, Exit):
+                await self._abandon(found)
+                if found.started:
+                    await found.wait()
+        await self._detach(Record(container_id, "", 0, "", "", "linux", ContainerConfig(), HostConfig()))
+        await asyncio.to_thread(remove_tree, run_directory)
 
     def _due_at_boot(self, container: Container) -> bool:
         state = container.state
@@ -308,7 +328,9 @@ class Supervisor:
             ended = await self._find(container)
             if ended is not None:
                 await self._ended(container, ended)
-        elif container.record.host.auto_remove and state.status == Status.EXITED:
+            return
+        await self._detach(container.record)  # the engine may have died between a start's first step and its second
+        if container.record.host.auto_remove and state.status == Status.EXITED:
             await self.remove_locked(container)
 
     async def _find(self, container: Container) -> Exit | None:

@@ -80,14 +80,7 @@ class Views:
     def _put_together(self, record: Record, lower: tuple[str, ...], extra: Sequence[Mount]) -> Iterator[Root]:
         directory, place = directory_of(record.id), f"{_PLACES}/{record.short_id}"
         os.makedirs(place, mode=0o700, exist_ok=True)
-        overlay = mounts.make_filesystem(
-            "overlay",
-            [
-                *(("lowerdir+", path) for path in over_image(lower)),
-                ("upperdir", specs.upper(directory)),
-                ("workdir", specs.work(directory)),
-            ],
-        )
+        overlay = mounts.make_overlay(over_image(lower), specs.upper(directory), specs.work(directory))
         try:
             _attach(overlay, place)
         finally:

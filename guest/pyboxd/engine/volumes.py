@@ -24,13 +24,24 @@ VolumeUsers = Callable[[str], Sequence[str]]  # name of a volume -> ids of the c
 class Volumes:
     """All volumes. `users` says which containers have one."""
 
-    def __init__(self, store: Store, events: Events, users: VolumeUsers, directory: str = locations.VOLUMES) -> None:
+    def __init__(
+        self,
+        store: Store,
+        events: Events,
+        users: VolumeUsers,
+        directory: str = locations.VOLUMES,
+        temporary: str = locations.TEMPORARY,
+    ) -> None:
         self._store = store
         self._events = events
         self._users = users
         self._directory = directory
+        self._temporary = temporary
         self._volumes = {volume.name: volume for volume in store.volumes()}
         os.makedirs(directory, mode=0o711, exist_ok=True)
+        for name in os.listdir(directory):
+            if name not in self._volumes:  # a removal was broken off
+                self._put_aside(name)
 
     def list(self) -> tuple[Volume, ...]:
         """All, by name."""
@@ -86,8 +97,15 @@ class Volumes:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
         self._store.remove_volume(name)
         del self._volumes[name]
-        await asyncio.to_thread(remove_tree, f"{self._directory}/{name}")
+        await asyncio.to_thread(remove_tree, self._put_aside(name))
         self._events.publish("volume", "destroy", name, {"driver": "local"})
+
+    def _put_aside(self, name: str) -> str:
+        """Move a volume's files to where the next start removes whatever is left; no later volume of the name sees them."""
+        grave = f"{self._temporary}/volume-{secrets.token_hex(8)}"
+        with suppress(FileNotFoundError):
+            os.rename(f"{self._directory}/{name}", grave)
+        return grave
 
     async def size(self, name: str) -> int:
         """Bytes of its files."""

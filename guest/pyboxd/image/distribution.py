@@ -13,7 +13,6 @@ import contextlib
 import http.client
 import ipaddress
 import json
-import os
 import re
 import socket
 import ssl
@@ -23,13 +22,12 @@ from urllib.parse import unquote, urlencode, urljoin, urlsplit
 
 from pyboxd.errors import InvalidArgument, NotFound, PyboxdError, SystemFailure, Unauthorized
 from pyboxd.image.reference import DEFAULT_DOMAIN, Reference
+from pyboxd.image.trust import tls_context
 from pyboxd.image.workers import Stop
-from pyboxd.locations import RUN
 from pyboxd.model import RegistryAuth
 
 GATEWAY = "10.0.2.2"  # QEMU's user network: the host's loopback
 HUB = "registry-1.docker.io"
-CERTIFICATES = f"{RUN}/ca-certificates.crt"
 CONNECT_TIMEOUT = 15.0  # seconds
 TIMEOUT = 60.0  # seconds without a byte
 PIECE = 256 * 1024
@@ -217,7 +215,7 @@ class Registry:
             self.stop.on_stop(_waker(connection.sock))
             connection.request("POST" if form is not None else "GET", target, body, heads)
             response = connection.getresponse()
-        except BaseException:
+        except BaseException:  # whatever it is: nobody else has the connection to close it
             connection.close()
             raise
         return _Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response, connection)
@@ -255,7 +253,7 @@ class Registry:
         return self.settings.https_proxy if secure else self.settings.http_proxy
 
     def _context(self, netloc: str) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=CERTIFICATES if os.path.exists(CERTIFICATES) else None)
+        context = tls_context()
         if netloc == self.host and self._may_be_insecure():
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

@@ -7,12 +7,9 @@ stays under its id until that container is gone.
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from pyboxd.database import Database
@@ -20,6 +17,7 @@ from pyboxd.errors import Conflict, InvalidArgument, NotFound
 from pyboxd.image import config as codec
 from pyboxd.image import diff
 from pyboxd.image.layerstore import Layer, LayerStore
+from pyboxd.image.layeruse import Keep, LayerUse, bury
 from pyboxd.image.model import HistoryEntry, HistoryItem, Image, ImageDocument, ImageUsers, Removed
 from pyboxd.image.reference import Reference, is_digest, parse
 from pyboxd.model import ImageConfig
@@ -51,7 +49,7 @@ class Images:
         self._database = database
         self.layers = layers
         self.architecture = architecture
-        self._kept: Counter[str] = Counter()  # diff id -> jobs that need the layer and have no image yet
+        self._use = LayerUse(database, layers)
         self.users: ImageUsers = lambda _: ()  # set by the engine, which knows the containers
         database.define(_SCHEMA)
 
@@ -119,12 +117,17 @@ class Images:
     async def commit(
         self, parent: Image | None, upper: str | None, config: ImageConfig, entry: HistoryEntry, *, author: str = ""
     ) -> Image:
-        """A new image: `parent` plus what the overlay's `upper` holds (no new layer when None). Untagged."""
+        """A new image: `parent` plus what the overlay's `upper` holds (no new layer when None). Untagged.
+
+        NotFound when the parent was removed since.
+        """
+        if parent is not None and not self._exists(parent.id):
+            raise NotFound(f"No such image: {parent.id}")
         before = parent.document if parent else ImageDocument(self.architecture, "linux")
         known = [self._must_have(diff_id) for diff_id in before.layers]
-        async with self.keeping(before.layers):
+        async with self.keeping(before.layers) as keep:
             if upper is not None:
-                known.append(await self.layers.add(lambda stop: diff.archive(upper, stop)))
+                known.append(keep(await self.layers.add(lambda stop: diff.archive(upper, stop))))
             document = self._committed(before, known, config, entry, author, empty=upper is None)
             return self.add(codec.encode(document), known, parent=parent.id if parent else "")
 
@@ -157,6 +160,10 @@ class Images:
             self._database.execute("INSERT OR REPLACE INTO image_tag VALUES (?, ?)", (str(wanted), image_id))
             self._database.execute("UPDATE image SET tagged_at = ? WHERE id = ?", (time.time(), image_id))
 
+    def set_parent(self, image_id: str, parent: str) -> None:
+        """Record that an image, which came from elsewhere, could have been built on another."""
+        self._database.execute("UPDATE image SET parent = ? WHERE id = ?", (parent, image_id))
+
     def remember_digest(self, image_id: str, reference: Reference) -> None:
         """Record the repository digest (`name@sha256:…`) that an image was pulled by."""
         self._database.execute("INSERT OR IGNORE INTO image_digest VALUES (?, ?)", (str(reference), image_id))
@@ -169,8 +176,13 @@ class Images:
         image = self.get(name)
         if self._database.row("SELECT 1 FROM image_removed WHERE id = ?", (image.id,)):
             raise NotFound(f"No such image: {_shown(name)}")
-        names = self._names(image.id)
         removed: _Removals = []
+        await bury(self._remove(image, name, removed, force=force, prune=prune))
+        return removed
+
+    def _remove(self, image: Image, name: str, removed: _Removals, *, force: bool, prune: bool) -> _Names:
+        """Remove a name or the image; the folders that are left to delete."""
+        names = self._names(image.id)
         by_id = _is_id(name, image.id)
         if not by_id:
             uses = self.users(image.id)
@@ -187,33 +199,34 @@ class Images:
                 doomed += [other for other in names if other.name == gone.name]
             self._untag(image.id, doomed, removed)
             if set(names) - set(doomed):
-                return removed
+                return []
         elif _of_one_repository(names):
             self._check(image, force=force, named=False)
             self._untag(image.id, names, removed)
-        await self._remove_nameless(image.id, removed, force=force, quiet=not by_id, prune=prune)
-        return removed
+        return self._remove_nameless(image.id, removed, force=force, quiet=not by_id, prune=prune)
 
     async def prune(self, wanted: Callable[[Image], bool]) -> _Removals:
         """Remove the unused images that `wanted` picks."""
         await self.collect()
         removed: _Removals = []
+        graves: _Names = []
         for image in self.list():
             if not self._exists(image.id) or not wanted(image) or self.users(image.id) or self.children(image.id):
                 continue
             self._untag(image.id, self._names(image.id), removed)
-            await self._delete(image, removed, prune=True)
+            graves += self._delete(image, removed, prune=True)
+        await bury(graves)
         return removed
 
-    async def _remove_nameless(self, identity: str, removed: _Removals, *, force: bool, quiet: bool, prune: bool) -> None:
+    def _remove_nameless(self, identity: str, removed: _Removals, *, force: bool, quiet: bool, prune: bool) -> _Names:
         image = self._load(identity)
         try:
             self._check(image, force=force, named=True)
         except Conflict:
             if not quiet or not removed:
                 raise
-            return
-        await self._delete(image, removed, prune=prune)
+            return []
+        return self._delete(image, removed, prune=prune)
 
     def _check(self, image: Image, *, force: bool, named: bool) -> None:
         """Raise Conflict if something needs the image; `named`: a name that is left does, too."""
@@ -248,8 +261,11 @@ class Images:
                 self._database.execute(f"DELETE FROM {table} WHERE reference = ? AND image = ?", (str(name), identity))
         removed += [Removed(untagged=name.familiar) for name in names]
 
-    async def _delete(self, image: Image, removed: _Removals, *, prune: bool) -> None:
-        """Delete the image, its names, what no other image has of its layers, and nameless unused parents."""
+    def _delete(self, image: Image, removed: _Removals, *, prune: bool) -> _Names:
+        """Take the image out, its names, what no other image has of its layers, and nameless unused parents.
+
+        The folders that are left to delete.
+        """
         with self._database.transaction():
             for table in ("image_tag", "image_digest"):
                 self._database.execute(f"DELETE FROM {table} WHERE image = ?", (image.id,))
@@ -259,44 +275,34 @@ class Images:
                 for table in ("image", "image_removed"):
                     self._database.execute(f"DELETE FROM {table} WHERE id = ?", (image.id,))
         removed.append(Removed(deleted=image.id))
-        await self._drop_layers(image.layers)
+        graves = self._use.drop(image.layers)
         if prune and image.parent and self._exists(image.parent):
             parent = self._load(image.parent)
             if not (self.children(parent.id) or self.users(parent.id) or self._names(parent.id)):
-                await self._delete(parent, removed, prune=True)
+                graves += self._delete(parent, removed, prune=True)
+        return graves
 
     async def collect(self) -> None:
-        """Delete the images that stayed only for containers which are gone by now."""
+        """Delete the images that stayed only for containers which are gone by now; called when one has gone."""
+        await bury(self._collect())
+
+    def _collect(self) -> _Names:
+        graves: _Names = []
         for (identity,) in self._database.rows("SELECT id FROM image_removed"):
             if not self.users(identity):
-                await self._delete(self._load(identity), [], prune=True)
+                graves += self._delete(self._load(identity), [], prune=True)
+        return graves
 
-    @asynccontextmanager
-    async def keeping(self, layers: Sequence[str]) -> AsyncIterator[None]:
-        """Nobody removes these layers inside; at the end those go that no image has got (an attempt that failed)."""
-        self._kept.update(layers)
-        try:
-            yield
-        finally:
-            self._kept.subtract(layers)
-            await self._drop_layers(layers)
+    def keeping(self, layers: Sequence[str] = ()) -> AbstractAsyncContextManager[Keep]:
+        """Nobody removes these layers inside; see `LayerUse.keeping`."""
+        return self._use.keeping(layers)
 
-    async def _drop_layers(self, layers: Sequence[str]) -> None:
-        """Remove those that no image has and nobody keeps."""
-        used = {
-            diff_id for (raw,) in self._database.rows("SELECT config FROM image") for diff_id in codec.decode(raw).layers
-        }
-        for diff_id in dict.fromkeys(layers):
-            if diff_id not in used and self._kept[diff_id] <= 0:
-                self._database.execute("DELETE FROM layer WHERE diff_id = ?", (diff_id,))
-                await asyncio.to_thread(shutil.rmtree, self.layers.detach(diff_id), ignore_errors=True)
+    def sweep(self) -> _Names:
+        """Take out what an engine that was killed left half removed or half added; the folders that are left to delete.
 
-    def sweep(self) -> None:
-        """Remove layers that no image has: what a crash between files and rows left behind."""
-        used = {row[0] for row in self._database.rows("SELECT diff_id FROM layer")}
-        for diff_id in self.layers.known():
-            if diff_id not in used:
-                self.layers.remove(diff_id)
+        For the start, when the containers are known and no job runs yet.
+        """
+        return self._collect() + self._use.sweep()
 
     def _exists(self, identity: str) -> bool:
         return self._database.row("SELECT 1 FROM image WHERE id = ?", (identity,)) is not None

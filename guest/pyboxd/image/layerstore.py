@@ -107,7 +107,7 @@ class LayerStore:
     async def _guarded(self, folder: str, job: Awaitable[_Content]) -> _Content:
         try:
             return await job
-        except BaseException:
+        except BaseException:  # a cancelled request, too
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
@@ -161,10 +161,6 @@ class LayerStore:
             folder = self.path(diff_id)
             mount(f"{folder}/index.erofs", target, "erofs", k.MS_RDONLY, f"device={folder}/layer.tar")
         return target
-
-    def remove(self, diff_id: str) -> None:
-        """Unmount and delete; see `detach`."""
-        shutil.rmtree(self.detach(diff_id), ignore_errors=True)
 
     def detach(self, diff_id: str) -> str:
         """Unmount the layer and take it out of the store; the folder that is left to delete.

@@ -155,14 +155,6 @@ class HelperRunner(Protocol):
     async def run_helper(self, args: Sequence[str], stdin: bytes | None = None, timeout: float = ...) -> HelperOutcome: ...
 
 
-class LayerMounter(Protocol):
-    """Mounts and unmounts layers; raises OSError as the kernel answers."""
-
-    def mount_layer(self, index: str, device: str, target: str) -> None: ...
-    def unmount(self, target: str) -> None: ...
-    def is_mounted(self, target: str) -> bool: ...
-
-
 ProgressSink = Callable[[Progress], None]
 ImageUsers = Callable[[str], Sequence[ImageUse]]  # image id -> containers made from it
 

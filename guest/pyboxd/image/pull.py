@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pyboxd.errors import InvalidArgument, NotFound
+from pyboxd.errors import InvalidArgument, NotFound, PyboxdError
 from pyboxd.image import config as codec
 from pyboxd.image.distribution import Document, Registry, RegistrySettings
 from pyboxd.image.images import Images
 from pyboxd.image.layerstore import Layer
 from pyboxd.image.model import Image, ImageDocument, Progress, ProgressSink, short_id
 from pyboxd.image.reference import Reference, check_digest, parse
-from pyboxd.image.workers import run_blocking
+from pyboxd.image.workers import Stopped, run_blocking
 from pyboxd.model import RegistryAuth
 
+log = logging.getLogger(__name__)
 PARALLEL = 3  # layers at once, as Docker
 STEP = 512 * 1024  # bytes between two messages of progress
 _VARIANTS = {"arm64": ("v8", ""), "amd64": ("", "v1")}
@@ -88,8 +90,12 @@ class Puller:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = {diff_id: group.create_task(fetch(blob, diff_id)) for diff_id, blob in blobs.items()}
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None  # the others were cancelled because of it, or say the same
+        except ExceptionGroup as failures:
+            first, *others = failures.exceptions  # these say the same, or ended because of it, unless they are bugs
+            for error in others:
+                if not isinstance(error, (Stopped, OSError, PyboxdError)):
+                    log.error("a bug in the pull of %s", registry.reference.familiar, exc_info=error)
+            raise first from None
         return [tasks[diff_id].result() for diff_id in document.layers]
 
     def _known(self, identity: str) -> bool:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from typing import TypeVar
 
+from pyboxd.errors import PyboxdError
+
+log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 _HIGH = 4 * 1024 * 1024  # bytes waiting for the thread before the source has to wait
 _LOW = 1024 * 1024
@@ -80,7 +84,9 @@ async def run_blocking(job: Callable[[Stop], _Result], stop: Stop | None = None)
         while not waiting.done():
             with contextlib.suppress(asyncio.CancelledError):  # a second one must not leave the thread alone either
                 await asyncio.wait([waiting])
-        waiting.exception()  # looked at, so that it is not reported as forgotten
+        error = waiting.exception()
+        if error is not None and not isinstance(error, (Stopped, OSError, PyboxdError)):
+            log.error("a job that was told to stop ended with a bug", exc_info=error)
         raise
 
 

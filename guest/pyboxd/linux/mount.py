@@ -89,6 +89,20 @@ def make_filesystem(fstype: str, options: Iterable[Option] = (), attributes: int
         os.close(context)
 
 
+def make_overlay(lower: Iterable[str], upper: str = "", work: str = "") -> int:
+    """Mount directories over one another nowhere, the top one first, under a writable `upper`; its root's descriptor.
+
+    Whatever the kernel's defaults are: what a layer means must not depend on them, and an upper directory must be
+    complete as a layer. Layers are strangers' work, so an attribute in one that sends a directory elsewhere is not
+    followed; the kernel refuses to open such a directory.
+    """
+    options: list[Option] = [("lowerdir+", path) for path in lower]
+    if upper:
+        options += [("upperdir", upper), ("workdir", work)]
+    options += [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")]
+    return make_filesystem("overlay", options)
+
+
 def _read_messages(context: int) -> str:
     """What the kernel logged to a file system context (`e overlay: lower layer …`), joined by semicolons."""
     messages: list[str] = []

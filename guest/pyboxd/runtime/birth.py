@@ -47,7 +47,7 @@ def start_container(spec: ContainerSpec) -> Child:
         if plan.pid_namespace:
             namespaces.enter_path(plan.pid_namespace, k.CLONE_NEWPID)
         return _fork(spec, Birth(plan, _filter(spec), -1), path, descriptor)
-    except BaseException:
+    except BaseException:  # whatever it is, it is told to the engine; the group must not stay
         cgroup.remove(path)
         raise
     finally:

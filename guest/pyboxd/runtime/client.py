@@ -56,7 +56,7 @@ class Runtime:
             answer = await control.ask(request)
             if answer.failure is not None:
                 raise start_failure(answer.failure, is_exec)
-        except BaseException:
+        except BaseException:  # a cancelled call, too: the end of the connection makes the monitor give up
             control.close()
             raise
         return Process(run_dir, control, answer, is_exec)

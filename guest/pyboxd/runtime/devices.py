@@ -15,6 +15,7 @@ from pyboxd.linux import bpf_devices
 from pyboxd.linux import constants as k
 from pyboxd.linux import mount as mounts
 from pyboxd.linux.bpf_devices import AllowRule
+from pyboxd.linux.inroot import make_in_root
 
 from . import handshake, rootpath
 from .operation import Context, Operation
@@ -151,7 +152,7 @@ class CopyNodes(Operation):
     def execute(self, context: Context) -> None:
         for path, node in context.nodes:
             folder, name = os.path.split(path)
-            above = rootpath.target(context.root_fd, folder, directory=True)
+            above = make_in_root(context.root_fd, folder)
             try:
                 os.mknod(name, node.st_mode, node.st_rdev, dir_fd=above)
                 os.chown(name, node.st_uid, node.st_gid, dir_fd=above, follow_symlinks=False)

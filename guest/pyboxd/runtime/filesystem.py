@@ -16,6 +16,7 @@ from pyboxd.errors import InvalidArgument
 from pyboxd.linux import constants as k
 from pyboxd.linux import mount as mounts
 from pyboxd.linux import namespaces
+from pyboxd.linux.inroot import make_in_root, open_in_root
 
 from . import rootpath
 from .operation import Context, Operation
@@ -123,12 +124,7 @@ class MountRoot(Operation):
         return f"overlay of {len(self.lower)} layers, changes in {self.upper}"
 
     def execute(self, context: Context) -> None:
-        options: list[mounts.Option] = [("lowerdir+", path) for path in self.lower]
-        options += [("upperdir", self.upper), ("workdir", self.work)]
-        # off, whatever the kernel's defaults are: a layer must mean the same on every kernel, and an upper
-        # directory may come back over other layers than before
-        options += [("redirect_dir", "off"), ("metacopy", "off"), ("index", "off")]
-        context.root_fd = mounts.make_filesystem("overlay", options)
+        context.root_fd = mounts.make_overlay(self.lower, self.upper, self.work)
         place = os.open(self.place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         mounts.attach(context.root_fd, place)
         os.close(place)
@@ -194,7 +190,7 @@ class MountTemporary(Operation):
 
     def execute(self, context: Context) -> None:
         made = mounts.make_filesystem("tmpfs", self.options, self.attributes)
-        place = rootpath.target(context.root_fd, self.target, directory=True)
+        place = make_in_root(context.root_fd, self.target)
         _refuse_proc(self.target, place)
         _attach(made, place)
         os.close(made)
@@ -217,7 +213,7 @@ class PlaceBind(Operation):
     def execute(self, context: Context) -> None:
         tree = context.binds.pop(self.number)
         is_directory = stat.S_ISDIR(os.stat(tree).st_mode)
-        place = rootpath.target(context.root_fd, self.target, is_directory)
+        place = make_in_root(context.root_fd, self.target, directory=is_directory)
         if mounts.filesystem_magic(tree) != k.PROC_SUPER_MAGIC:
             _refuse_proc(self.target, place)
         _attach(tree, place)
@@ -235,7 +231,7 @@ class MaskPath(Operation):
 
     def execute(self, context: Context) -> None:
         with suppress(FileNotFoundError, NotADirectoryError):
-            place = rootpath.open_in_root(context.root_fd, self.path)
+            place = open_in_root(context.root_fd, self.path)
             node = os.stat(place)
             if stat.S_ISDIR(node.st_mode):
                 if context.blank_fd < 0:
@@ -257,7 +253,7 @@ class MakeReadonly(Operation):
 
     def execute(self, context: Context) -> None:
         with suppress(FileNotFoundError, NotADirectoryError):
-            place = rootpath.open_in_root(context.root_fd, self.path)
+            place = open_in_root(context.root_fd, self.path)
             tree = mounts.clone_tree("", place, recursive=True)
             mounts.set_attributes(tree, add=k.MOUNT_ATTR_RDONLY, recursive=True)
             _attach(tree, place)
@@ -277,7 +273,7 @@ class MakeDirectory(Operation):
         return f'chdir to cwd ("{self.path}") set in config.json failed'
 
     def execute(self, context: Context) -> None:
-        os.close(rootpath.target(context.root_fd, self.path, directory=True))
+        os.close(make_in_root(context.root_fd, self.path))
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def run(spec: ProcessSpec, birth: Birth, end: socket.socket, stdio: tuple[int, i
     except _Failed as error:
         _report(end, error.failure)
     except BaseException as error:  # noqa: BLE001 - the end of a process is the boundary
-        traceback.print_exc()
+        traceback.print_exc()  # where the process's errors go: into the container's log
         _report(end, Failure(f"internal error: {error!r}"))
     finally:
         os._exit(1)

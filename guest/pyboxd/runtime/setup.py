@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from pyboxd.linux import caps, namespaces, process
 from pyboxd.linux import constants as k
+from pyboxd.linux.inroot import open_in_root
 from pyboxd.linux.mount import openat2
 
-from . import rootpath, users
+from . import users
 from .operation import Context, Operation
 
 NAMESPACES = {
@@ -198,7 +199,7 @@ class EnterDirectory(Operation):
         return f'chdir to cwd ("{self.path}") set in config.json failed'
 
     def execute(self, context: Context) -> None:
-        directory = rootpath.open_in_root(context.root_fd, self.path, os.O_PATH | os.O_DIRECTORY)
+        directory = open_in_root(context.root_fd, self.path, os.O_PATH | os.O_DIRECTORY)
         os.fchdir(directory)
         os.close(directory)
         if not os.getcwd().startswith("/"):

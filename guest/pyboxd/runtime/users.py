@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument
-
-from .rootpath import open_in_root
+from pyboxd.linux.inroot import open_in_root
 
 MAX_ID = (1 << 31) - 1
 MAX_FILE = 1 << 20  # bytes of passwd or group that are looked at

@@ -96,6 +96,7 @@ class Lab:
         self.undone: list[str] = []
         self.detached: list[str] = []
         self.released: list[str] = []
+        self.collected: list[int] = []  # how many containers there were then
         self.found: FakeProcess | Exit | None = None
         self.open()
 
@@ -110,6 +111,7 @@ class Lab:
             cast(Preparation, self),
             self._detach,
             self._release,
+            self._collect,
         )
         self.lifecycle = Lifecycle(self.containers, self.events, self.supervisor)
 
@@ -118,6 +120,9 @@ class Lab:
 
     async def _release(self, record: Record) -> None:
         self.released.append(record.name)
+
+    async def _collect(self) -> None:
+        self.collected.append(len(list(self.containers)))
 
     async def prepare(self, record: Record, undo: AsyncExitStack) -> ContainerSpec:
         undo.callback(self.undone.append, record.name)
@@ -258,6 +263,8 @@ def test_rm_removes_at_the_end_with_the_exit_status() -> None:
         assert lab.actions() == ["start", "die", "destroy"]
         assert lab.released == ["box"]
         assert stored(lab) == {}
+        await lab.supervisor.close(0)
+        assert lab.collected == [0]
 
     play(scenario)
 
@@ -385,6 +392,8 @@ def test_remove() -> None:
             lab.containers.get("box")
         assert lab.released == ["box"]
         lab.containers.reserve("box")
+        await lab.supervisor.close(0)
+        assert lab.collected == [0]
 
     play(scenario)
 

@@ -235,7 +235,10 @@ class TestStore:
 
 class TestVolumes:
     def make(self, folder: Path, *users: str) -> Volumes:
-        return Volumes(Store(Database(":memory:")), Events(), lambda name: users, str(folder))
+        temporary = folder / "tmp"
+        temporary.mkdir()
+        store = Store(Database(":memory:"))
+        return Volumes(store, Events(), lambda name: users, str(folder / "volumes"), str(temporary))
 
     def test_create_is_idempotent(self, tmp_path: Path) -> None:
         volumes = self.make(tmp_path)
@@ -262,12 +265,34 @@ class TestVolumes:
         volumes.create("one")
         asyncio.run(volumes.remove("one"))
         asyncio.run(volumes.remove("one", force=True))
-        assert not Path(tmp_path / "one").exists()
+        assert not Path(tmp_path / "volumes" / "one").exists()
+        assert list((tmp_path / "tmp").iterdir()) == []
         anonymous = volumes.create()
         volumes.create("named")
         Path(volumes.path(anonymous.name), "file").write_bytes(b"12345")
         assert asyncio.run(volumes.prune(lambda volume: volume.anonymous)) == ((anonymous.name,), 5)
         assert [volume.name for volume in volumes.list()] == ["named"]
+
+    def test_a_removal_that_was_broken_off_is_no_volumes_content(self, tmp_path: Path) -> None:
+        """The row is gone, some of the files are not: the next volume of that name is empty."""
+        left = tmp_path / "volumes" / "data" / "_data"
+        left.mkdir(parents=True)
+        (left / "old").touch()
+        volumes = self.make(tmp_path)
+        volumes.create("data")
+        assert os.listdir(volumes.path("data")) == []
+
+    def test_a_new_volume_of_the_name_outlives_the_removal(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            volumes.create("data")
+            removal = asyncio.create_task(volumes.remove("data"))
+            await asyncio.sleep(0)
+            volumes.create("data")
+            await removal
+            assert Path(volumes.path("data")).is_dir()
+
+        volumes = self.make(tmp_path)
+        asyncio.run(scenario())
 
 
 @pytest.fixture
@@ -466,6 +491,23 @@ class TestBinds:
                 await asyncio.sleep(0.01)
 
         asyncio.run(scenario())
+
+    def test_what_comes_too_late_is_in_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
+        released = threading.Event()
+
+        def fail(path: str) -> str:
+            released.wait(30)
+            raise ZeroDivisionError(path)
+
+        async def scenario() -> None:
+            with pytest.raises(Unavailable):
+                await Binds(self.Paths(fail), patience=0.05).check(MountPoint("bind", "/x", "/a"))
+            released.set()
+            while not caplog.records:
+                await asyncio.sleep(0.01)
+
+        asyncio.run(scenario())
+        assert "shared folder of /a answered too late" in caplog.text and "ZeroDivisionError: /a" in caplog.text
 
 
 class TestMountPoints:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
+import shutil
 import tarfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from pyboxd.engine.commit import import_tree
 from pyboxd.errors import Conflict, InvalidArgument, NotFound, SystemFailure
 from pyboxd.image import config as codec
 from pyboxd.image import diff
+from pyboxd.image.layeruse import bury
 from pyboxd.image.model import HelperResult, HistoryEntry, ImageDocument, ImageUse, Removed
 from pyboxd.image.reference import parse
-from pyboxd.image.workers import Stop, Stopped
+from pyboxd.image.workers import Stop, Stopped, run_blocking
 from pyboxd.model import ImageConfig
-from tests.support.image_lab import ImageLab, tar
+from tests.support.image_lab import ImageLab, chunked, tar
 
 DIGEST = "sha256:" + "d" * 64
 
@@ -371,8 +376,8 @@ def test_the_same_layer_may_be_added_at_the_same_time(lab: ImageLab) -> None:
     async def both() -> None:
         first, second = await asyncio.gather(*(lab.layers.add(lambda _: iter((data,))) for _ in range(2)))
         assert first == second and lab.layers.has(first.diff_id)
-        lab.layers.remove(first.diff_id)
-        lab.layers.remove(first.diff_id)
+        shutil.rmtree(lab.layers.detach(first.diff_id))
+        shutil.rmtree(lab.layers.detach(first.diff_id))
 
     asyncio.run(both())
     lab.assert_empty()
@@ -400,9 +405,120 @@ def test_a_layer_that_a_job_needs_outlives_its_image(lab: ImageLab) -> None:
 def test_sweep_takes_layers_without_a_row(lab: ImageLab) -> None:
     identity = lab.add(b"1")
     asyncio.run(lab.layers.add(lambda _: iter((tar({"left": b"over"}),))))
-    lab.images.sweep()
+    asyncio.run(bury(lab.images.sweep()))
     lab.assert_tidy()
     assert lab.images.get(identity)
+
+
+def test_sweep_takes_what_a_kill_left_half_removed(lab: ImageLab) -> None:
+    """A removal has three steps: the image's row, the layers' rows, the layers' folders."""
+    shared, first, second = lab.add(b"shared"), lab.add(b"shared", b"1"), lab.add(b"shared", b"2")
+    gone = lab.images.get(first).layers[-1]
+    lab.database.execute("DELETE FROM image WHERE id = ?", (first,))
+    asyncio.run(bury(lab.images.sweep()))
+    assert not lab.layers.has(gone)
+    lab.assert_tidy()
+    lab.database.execute("DELETE FROM image WHERE id = ?", (second,))
+    lab.database.execute("DELETE FROM layer WHERE diff_id = ?", (lab.add_layer(tar({"file": b"2"})).diff_id,))
+    asyncio.run(bury(lab.images.sweep()))
+    lab.assert_tidy()
+    assert [image.id for image in lab.images.list()] == [shared]
+
+
+def test_sweep_takes_removed_images_whose_container_has_gone(lab: ImageLab) -> None:
+    identity = lab.add(b"1")
+    use(lab, identity, running=False)
+    remove(lab, identity, force=True)
+    assert lab.images.sweep() == [] and lab.images.get(identity)
+    lab.images.users = lambda _: ()
+    asyncio.run(bury(lab.images.sweep()))
+    lab.assert_empty()
+
+
+def test_a_removal_is_over_before_anything_else_happens(lab: ImageLab) -> None:
+    """Who adds one of its layers meanwhile must not find one that is about to go."""
+    identity = lab.add(b"1", b"2")
+    layers = lab.images.get(identity).layers
+
+    async def both() -> None:
+        removal = asyncio.ensure_future(lab.images.remove(identity))
+        collection = asyncio.ensure_future(lab.images.collect())
+        await asyncio.sleep(0)
+        assert not any(lab.layers.has(diff_id) for diff_id in layers)
+        found = [await lab.layers.add_stream(chunked(tar({"file": data}))) for data in (b"1", b"2")]
+        lab.images.add(codec.encode(ImageDocument("amd64", "linux", layers=layers)), found)
+        await asyncio.gather(removal, collection)
+
+    asyncio.run(both())
+    assert all(lab.layers.has(diff_id) for diff_id in layers)
+    lab.assert_tidy()
+
+
+def test_an_import_that_fails_at_its_end_leaves_nothing(lab: ImageLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tar({"file": b"1"})
+    with monkeypatch.context() as patched:
+        patched.setattr(codec, "encode", lambda _: b"{}")
+        with pytest.raises(InvalidArgument):
+            asyncio.run(import_tree(lab.images, chunked(data), []))
+    lab.assert_empty()
+    image = asyncio.run(import_tree(lab.images, chunked(data), ["CMD x"]))
+    assert image.layers == (codec.digest_of(data),)
+    remove(lab, image.id)
+    lab.assert_empty()
+
+
+def test_a_layer_that_two_jobs_add_stays_for_the_one_that_succeeds(lab: ImageLab) -> None:
+    data = tar({"file": b"1"})
+
+    async def race() -> None:
+        async with lab.images.keeping() as keep:
+            layer = keep(await lab.layers.add_stream(chunked(data)))
+            with pytest.raises(RuntimeError):
+                async with lab.images.keeping() as keep_too:
+                    keep_too(await lab.layers.add_stream(chunked(data)))
+                    raise RuntimeError
+            assert lab.layers.has(layer.diff_id)
+            lab.images.add(codec.encode(ImageDocument("amd64", "linux", layers=(layer.diff_id,))), [layer])
+
+    asyncio.run(race())
+    lab.assert_tidy()
+    assert len(lab.images.list()) == 1
+
+
+def test_nothing_is_committed_over_an_image_that_was_removed(lab: ImageLab, tmp_path: Path) -> None:
+    parent = lab.images.get(lab.add(b"1"))
+    remove(lab, parent.id)
+    with pytest.raises(NotFound, match=f"No such image: {parent.id}"):
+        asyncio.run(lab.images.commit(parent, str(tmp_path), ImageConfig(), HistoryEntry()))
+    lab.assert_empty()
+
+
+def test_a_bug_in_a_job_that_was_told_to_stop_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    started = threading.Event()
+
+    def job(failure: Exception) -> Callable[[Stop], None]:
+        def work(stop: Stop) -> None:
+            started.set()
+            with contextlib.suppress(Stopped):
+                while True:
+                    stop.wait(0.01)
+            raise failure
+
+        return work
+
+    async def cancelled(failure: Exception) -> None:
+        started.clear()
+        task = asyncio.ensure_future(run_blocking(job(failure)))
+        await asyncio.to_thread(started.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    for expected in (Stopped(), OSError(), NotFound("x")):
+        asyncio.run(cancelled(expected))
+    assert caplog.records == []
+    asyncio.run(cancelled(ZeroDivisionError("bug")))
+    assert "ended with a bug" in caplog.text and "ZeroDivisionError: bug" in caplog.text
 
 
 def test_a_cancelled_layer_ends_its_thread(lab: ImageLab) -> None:

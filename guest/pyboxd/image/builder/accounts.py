@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from pyboxd.errors import InvalidArgument
-from pyboxd.image.builder.places import Owner, Root
+from pyboxd.image.builder.places import Root
+from pyboxd.linux.inroot import Owner
 
 MAX_FILE = 4 * 1024 * 1024  # bytes of passwd or group that are looked at
 _MAX_ID = (1 << 31) - 1

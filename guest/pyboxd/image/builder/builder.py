@@ -17,7 +17,7 @@ from dataclasses import replace
 from pyboxd import locations
 from pyboxd.database import Database
 from pyboxd.errors import InvalidArgument, SystemFailure
-from pyboxd.image.builder import words
+from pyboxd.image.builder import cachefrom, words
 from pyboxd.image.builder.arguments import GlobalArguments, platform_arguments
 from pyboxd.image.builder.cache import Cache
 from pyboxd.image.builder.context import apply_ignore_file, read_dockerfile, receive
@@ -63,6 +63,7 @@ class Builder:
             tree = await receive(context, f"{folder}/context")
             with contextlib.closing(tree):
                 session = self._session(request, tree, output, folder)
+                self._find_cache_sources(session)
                 image = await self._stages(session)
         except OSError as error:
             raise SystemFailure(f"build: {error.strerror or error}") from error
@@ -105,6 +106,11 @@ class Builder:
             recipe=with_bases(recipe, arguments.for_bases()),
             arguments=arguments,
         )
+
+    def _find_cache_sources(self, session: Session) -> None:
+        session.cache_sources, missing = cachefrom.sources(self._images, session.request.cache_from)
+        for name in missing:
+            session.say(f"[Warning] {name} serves as no cache: it is not here; pull it before the build\n")
 
     def _arguments(self, request: BuildRequest) -> GlobalArguments:
         own = f"linux/{self._images.architecture}"

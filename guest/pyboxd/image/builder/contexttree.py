@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from pyboxd.image.builder.ignore import Patterns
-from pyboxd.image.builder.places import Owner
 from pyboxd.image.builder.trees import Item, copy_content
 from pyboxd.image.extract import nanoseconds
 from pyboxd.image.tarread import Kind, TarEntry, TarError, TarReader, clean_name
 from pyboxd.image.workers import Stop
+from pyboxd.linux.inroot import MAX_LINKS, Owner, components
 
 _PIECE = 256 * 1024
-_MAX_LINKS = 40  # as the kernel's own limit
 _FORMATS = {Kind.FILE: stat.S_IFREG, Kind.SYMLINK: stat.S_IFLNK, Kind.FIFO: stat.S_IFIFO, Kind.DIRECTORY: stat.S_IFDIR}
 _NOTHING: Mapping[str, bytes] = MappingProxyType({})
 
@@ -106,7 +105,7 @@ class ContextTree:
     def _find(self, path: str) -> _Node | None:
         """What a path leads to, links followed as if the context were `/`. OSError(ELOOP)."""
         stack = [self._top]
-        todo = _components(path)
+        todo = components(path)
         links = 0
         while todo:
             name = todo.pop()
@@ -118,10 +117,10 @@ class ContextTree:
                 return None
             if stat.S_ISLNK(node.mode):
                 links += 1
-                if links > _MAX_LINKS:
+                if links > MAX_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
                 stack = stack[:1] if node.link.startswith("/") else stack
-                todo += _components(node.link)
+                todo += components(node.link)
                 continue
             stack = [*stack, node]
         return stack[-1]
@@ -233,17 +232,12 @@ class _ContextItem:
             yield _ContextItem(name, node, self._spool)
 
 
-def _components(path: str) -> list[str]:
-    """The names of a path, last one first."""
-    return [name for name in reversed(path.split("/")) if name not in ("", ".")]
-
-
 def filled(chunks: Iterable[bytes], spool: str) -> ContextTree:
     """The tree of an uncompressed archive. Blocking."""
     tree = ContextTree(spool)
     try:
         tree.fill(TarReader(chunks))
-    except BaseException:
+    except BaseException:  # whatever it is: nobody else has the tree to close it
         tree.close()
         raise
     return tree

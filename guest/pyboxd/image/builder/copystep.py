@@ -15,7 +15,7 @@ from pyboxd.image.builder.accounts import owner_of
 from pyboxd.image.builder.contexttree import ContextTree
 from pyboxd.image.builder.ignore import Patterns
 from pyboxd.image.builder.modes import ModeChange
-from pyboxd.image.builder.places import InRoot, Owner, Root, open_layers, open_plain, writable
+from pyboxd.image.builder.places import InRoot, Root, open_layers, open_plain, writable
 from pyboxd.image.builder.sources import Source, content_digest, find_sources
 from pyboxd.image.builder.treecopy import CopyRules, TreeCopier
 from pyboxd.image.builder.trees import Item, RootTree, Tree
@@ -23,6 +23,7 @@ from pyboxd.image.compression import decompressed
 from pyboxd.image.extract import Rules, extract
 from pyboxd.image.tarread import TarReader
 from pyboxd.image.workers import Stop
+from pyboxd.linux.inroot import Owner
 
 _PIECE = 256 * 1024
 _MAX_LINKS = 40  # as the kernel's own limit

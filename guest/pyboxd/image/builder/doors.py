@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from pyboxd.errors import PyboxdError
+from pyboxd.image.layerstore import Layer
 from pyboxd.image.model import HistoryEntry, Image, Progress, ProgressSink
 from pyboxd.model import EMPTY, ImageConfig, RegistryAuth
 
@@ -40,7 +41,7 @@ class BuildRequest:
     shm_size: int = 0  # bytes of /dev/shm; 0 is the default
     extra_hosts: tuple[str, ...] = ()  # "name:address"
     platform: str = ""  # "os/architecture[/variant]"; "" is this machine's
-    cache_from: tuple[str, ...] = ()  # accepted; steps are looked up among the local ones in any case
+    cache_from: tuple[str, ...] = ()  # images of the store whose steps serve like those of earlier builds
     auth: Callable[[str], RegistryAuth | None] = lambda _: None  # registry ("docker.io") -> credentials
 
 
@@ -105,6 +106,9 @@ class ImageStore(Protocol):
         self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None, progress: ProgressSink
     ) -> Image: ...
     async def mount_layers(self, image: Image) -> tuple[str, ...]: ...
+    def layer(self, diff_id: str) -> Layer | None: ...
+    def add(self, raw: bytes, layers: Sequence[Layer], *, parent: str = "") -> Image: ...
+    def set_parent(self, image_id: str, parent: str) -> None: ...
     async def commit(
         self, parent: Image | None, upper: str | None, config: ImageConfig, entry: HistoryEntry, *, author: str = ""
     ) -> Image: ...

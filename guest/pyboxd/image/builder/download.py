@@ -45,10 +45,12 @@ async def fetch(address: str, target: str, folder: str, proxies: Mapping[str, st
 def _download(address: str, path: str, proxies: Mapping[str, str], checksum: str, stop: Stop) -> None:
     import urllib.request
 
+    from pyboxd.image.trust import tls_context
+
     chosen = {
         scheme: proxies.get(f"{scheme}_proxy") or proxies.get(f"{scheme.upper()}_PROXY") for scheme in ("http", "https")
     }
-    handlers = []
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=tls_context())]
     if any(chosen.values()):
         handlers.append(urllib.request.ProxyHandler({scheme: url for scheme, url in chosen.items() if url}))
     opener = urllib.request.build_opener(*handlers)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from pyboxd.errors import InvalidArgument
 from pyboxd.image.builder.doors import StepMount
-from pyboxd.image.builder.places import Root, attach, open_layers, open_plain, writable
+from pyboxd.image.builder.places import Root, open_layers, open_plain, writable
 from pyboxd.image.builder.runstep import SCRIPTS, CommandLine, MountOption, cache_folder
 from pyboxd.image.builder.session import Session
 from pyboxd.image.builder.sources import find_sources
@@ -57,7 +57,7 @@ async def _mount(session: Session, stage: Stage, option: MountOption, stack: con
     else:  # what is written there is thrown away
         step = session.new_step()
         view = writable(lower, step.upper, step.work, session.empty)
-    attach(stack.enter_context(view), place)
+    stack.enter_context(view).attach(place)
     stack.callback(umount2, place, k.MNT_DETACH)
     return StepMount("bind", _inside(place, option.source), option.target, readonly=option.readonly)
 

@@ -63,6 +63,7 @@ class Session:
     context: ContextTree
     recipe: Recipe
     arguments: GlobalArguments
+    cache_sources: tuple[Image, ...] = ()
     results: dict[int, StageResult] = field(default_factory=dict)
     _steps: int = 0
 

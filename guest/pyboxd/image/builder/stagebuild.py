@@ -12,8 +12,8 @@ import posixpath
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from pyboxd.errors import InvalidArgument, NotImplementedHere, PyboxdError, SystemFailure
-from pyboxd.image.builder import copystep, download, instructions, metadata, runstep, words
+from pyboxd.errors import InvalidArgument, NotFound, NotImplementedHere, PyboxdError, SystemFailure
+from pyboxd.image.builder import cachefrom, copystep, download, instructions, metadata, runstep, words
 from pyboxd.image.builder.arguments import environment, with_variable
 from pyboxd.image.builder.cache import key
 from pyboxd.image.builder.doors import BuildFailed, RunStep
@@ -314,18 +314,29 @@ class StageBuild:
         """Go on with what an earlier build made of this step, if there is something."""
         if self._missed:
             return False
-        parent = self._image.id if self._image else ""
-        identity = self._session.cache.find(parent, self._key(step, condition))
-        image = None
-        if identity is not None:
-            with contextlib.suppress(PyboxdError):  # removed since
-                image = self._session.images.get(identity)
+        image = self._of_earlier_build(step, condition) or self._of_cache_source(step, condition)
         if image is None:
             self._missed = True
             return False
         self._session.say(" ---> Using cache\n")
         self._image = image
         return True
+
+    def _of_earlier_build(self, step: str, condition: list[str] | None) -> Image | None:
+        parent = self._image.id if self._image else ""
+        identity = self._session.cache.find(parent, self._key(step, condition))
+        if identity is None:
+            return None
+        try:
+            return self._session.images.get(identity)
+        except NotFound:  # removed since
+            return None
+
+    def _of_cache_source(self, step: str, condition: list[str] | None) -> Image | None:
+        session = self._session
+        if condition:  # a history does not tell what else a step depended on
+            return None
+        return cachefrom.find(session.images, session.cache_sources, self._image, step, self._config)
 
     async def _commit(self, step: str, folder: StepFolder | None, condition: list[str] | None = None) -> None:
         upper = folder.upper if folder and not folder.is_empty() else None

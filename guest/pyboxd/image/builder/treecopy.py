@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument
 from pyboxd.image.builder.modes import ModeChange
-from pyboxd.image.builder.places import Owner, Root
+from pyboxd.image.builder.places import Root
 from pyboxd.image.builder.trees import Excluded, Item, is_left_out
 from pyboxd.image.extract import remove, set_attributes
 from pyboxd.image.workers import Stop
+from pyboxd.linux.inroot import Owner
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW

@@ -10,9 +10,10 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
-from pyboxd.image.builder.places import Owner, Root
+from pyboxd.image.builder.places import Root
 from pyboxd.image.extract import get_attributes
 from pyboxd.image.workers import Stop
+from pyboxd.linux.inroot import Owner
 
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 _PIECE = 256 * 1024

@@ -1,0 +1,16 @@
+"""Whom the engine believes over TLS."""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+from pyboxd.locations import RUN
+
+CERTIFICATES = f"{RUN}/ca-certificates.crt"
+"""Debian's roots and those of the user's computer in one file; made when the machine is configured (`boot.system`)."""
+
+
+def tls_context() -> ssl.SSLContext:
+    """A client's context: hosts are checked against these roots; outside of a machine against the system's own."""
+    return ssl.create_default_context(cafile=CERTIFICATES if os.path.exists(CERTIFICATES) else None)
