@@ -56,6 +56,7 @@ class ControlClient:
         self._one_at_a_time = asyncio.Lock()
         self._configured = False
         self._ready = False
+        self._image = _image_id()
 
     # the port
 
@@ -121,9 +122,9 @@ class ControlClient:
         self._token = os.urandom(16).hex()
         self._forget()
 
-    def _send(self, message: Message) -> None:
+    def _send(self, *messages: Message) -> None:
         if self._connected:
-            self._out += channel.encode(message)
+            self._out += b"".join(map(channel.encode, messages))
             self._flush()
 
     def _flush(self) -> None:
@@ -147,14 +148,12 @@ class ControlClient:
 
     def _introduce(self) -> None:
         """Tell a host that has just begun everything. It ignores our token if it has read it before."""
-        self._send(Resync(self._token))
         state = "configured" if self._configured else "fresh"
-        hello = {"protocol": PROTOCOL, "image": _image_id(), "generation": generation(), "state": state}
-        self._send(Event("hello", hello))
-        for name, seconds in phases():
-            self._send(Event("phase", {"name": name, "seconds": seconds}))
+        hello = {"protocol": PROTOCOL, "image": self._image, "generation": generation(), "state": state}
+        told = [Event("phase", {"name": name, "seconds": seconds}) for name, seconds in phases()]
         if self._ready:
-            self._send(Event("ready"))
+            told.append(Event("ready"))
+        self._send(Resync(self._token), Event("hello", hello), *told)
 
     def _forget(self) -> None:
         self._conversation += 1

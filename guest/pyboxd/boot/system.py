@@ -30,6 +30,7 @@ CERTIFICATES = f"{RUN}/ca-certificates.crt"
 
 _GENERATION = f"{RUN}/generation"
 _SEED = 64  # bytes
+SSH_DELAY = 0.5  # seconds: whatever waits for the engine's API comes first
 CLOCK_TOLERANCE = 0.02  # seconds; a clock that is right within this is not moved
 
 
@@ -122,6 +123,7 @@ class System:
             self._ssh = asyncio.create_task(self._start_ssh())
 
     async def _start_ssh(self) -> None:
+        await asyncio.sleep(SSH_DELAY)
         try:
             await ssh.start(self._helpers)
         except PyboxdError as error:
@@ -129,6 +131,11 @@ class System:
 
 
 def _write_certificates(extra: str) -> None:
+    if not extra:
+        temporary = f"{CERTIFICATES}.new"
+        os.symlink(SYSTEM_CERTIFICATES, temporary)
+        os.rename(temporary, CERTIFICATES)
+        return
     with open(SYSTEM_CERTIFICATES) as file:
         _write(CERTIFICATES, f"{file.read()}\n{extra}")
 

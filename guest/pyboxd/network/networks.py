@@ -38,7 +38,7 @@ GUEST_NAMESPACE = "host"  # Attachment.netns_path of a container in the guest's 
 class Networks:
     """All networks and attachments. `database` is the engine's; what ends with the machine is kept in `state`.
 
-    `fabric` and `namespaces` may be given when they were prepared before the database was there.
+    `state`, `fabric` and `namespaces` may be given when they were prepared before the database was there.
     """
 
     def __init__(

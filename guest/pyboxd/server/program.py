@@ -37,7 +37,7 @@ from pyboxd.image.room import ImageRoom
 from pyboxd.linux.mount import mount
 from pyboxd.network.bridge import Fabric
 from pyboxd.network.namespaces import Namespaces
-from pyboxd.network.networks import Networks
+from pyboxd.network.networks import STATE_DATABASE, Networks
 from pyboxd.runtime.client import Runtime
 from pyboxd.server.dial import Dialer
 from pyboxd.server.http import Application, Identity
@@ -64,7 +64,7 @@ class Engine:
         self._paths = HostPaths()
         self._configuration = Configuration()
         self._database: Database | None = None
-        self._ground: tuple[Fabric, Namespaces] | None = None  # of the networks, prepared and not yet used
+        self._ground: tuple[Database, Fabric, Namespaces] | None = None  # of the networks, prepared and not yet used
         self._networks: Networks | None = None
         self._rooms: Rooms | None = None
         self._application: Application | None = None
@@ -90,7 +90,7 @@ class Engine:
     async def _warm_up(self) -> None:
         """All that can be done before anything is known of the machine: its state may be saved after this."""
         await wait_until_settled()
-        fabric, namespaces = self._ground = Fabric(), Namespaces()
+        _, fabric, namespaces = self._ground = _ground()
         fabric.prepare()
         await namespaces.fill()
 
@@ -138,9 +138,9 @@ class Engine:
         async with AsyncExitStack() as undo:
             database = Database(locations.DATABASE)
             undo.callback(database.close)
-            fabric, namespaces = self._ground or (Fabric(), Namespaces())
+            state, fabric, namespaces = self._ground or _ground()
             self._ground = None
-            networks = Networks(database, self._control, fabric=fabric, namespaces=namespaces)
+            networks = Networks(database, self._control, state=state, fabric=fabric, namespaces=namespaces)
             undo.push_async_callback(networks.close)
             await networks.setup()
             await networks.republish()
@@ -191,6 +191,11 @@ class Engine:
             log.exception("the machine could not be stopped properly")
         self._control.stopped()
         self._end(0)
+
+
+def _ground() -> tuple[Database, Fabric, Namespaces]:
+    """What the networks stand on, and what a machine can have before it knows whose it is."""
+    return Database(STATE_DATABASE), Fabric(), Namespaces()
 
 
 def _registries(configuration: Configuration) -> RegistrySettings:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pybox import hostos, settings
 from pybox.errors import ImageBuildError, MachineError
+from pybox.hostos.interface import native_arch
 from pybox.machine import lifecycle
 from pybox.machine.image import GuestImage
 from pybox.model import Arch, MachineState
@@ -217,9 +218,7 @@ class Machines:
         return found
 
     def _arch(self, wanted: settings.Settings, name: str = "") -> Arch:
-        from pybox_image.packages import host_architecture
-
-        return Arch(name) if name else wanted.arch or Arch(host_architecture())
+        return Arch(name) if name else wanted.arch or native_arch()
 
     def _image(self, wanted: settings.Settings, report: Report) -> GuestImage:
         arch = self._arch(wanted)

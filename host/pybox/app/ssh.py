@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import threading
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import paramiko
 
 CHUNK = 32 * 1024
+_PATIENCE = 15.0  # seconds for the server to start
 
 
 @dataclass(frozen=True)
@@ -85,15 +87,7 @@ def _connected(endpoint: SshEndpoint) -> Iterator[paramiko.SSHClient]:
     client.get_host_keys().add(f"[{endpoint.host}]:{endpoint.port}", kind, known)
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
     try:
-        client.connect(
-            endpoint.host,
-            endpoint.port,
-            username=endpoint.user,
-            pkey=_private_key(endpoint.key),
-            allow_agent=False,
-            look_for_keys=False,
-            timeout=30,
-        )
+        _connect(client, endpoint)
         yield client
     except (OSError, paramiko.SSHException) as error:
         raise MachineError(
@@ -101,6 +95,32 @@ def _connected(endpoint: SshEndpoint) -> Iterator[paramiko.SSHClient]:
         ) from error
     finally:
         client.close()
+
+
+def _connect(client: paramiko.SSHClient, endpoint: SshEndpoint) -> None:
+    """Log in. The server starts a moment after the engine: until then QEMU accepts connections, and cuts them."""
+    import paramiko
+
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            client.connect(
+                endpoint.host,
+                endpoint.port,
+                username=endpoint.user,
+                pkey=_private_key(endpoint.key),
+                allow_agent=False,
+                look_for_keys=False,
+                timeout=30,
+            )
+        except (paramiko.AuthenticationException, paramiko.BadHostKeyException):
+            raise
+        except (OSError, EOFError, paramiko.SSHException):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return
 
 
 def _private_key(path: Path) -> paramiko.PKey:

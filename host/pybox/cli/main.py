@@ -9,7 +9,6 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 import click
 
@@ -94,11 +93,20 @@ class LazyGroup(click.Group):
                 formatter.write_dl(rows)
 
 
-def _version() -> str:
+def version() -> str:
+    """Return this program's version."""
+    from importlib.metadata import PackageNotFoundError, version  # a large import, and few ask
+
     try:
         return version("pybox")
     except PackageNotFoundError:
         return "0 (not installed)"
+
+
+def _show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        output.say(f"pybox version {version()}")
+        ctx.exit()
 
 
 @click.group(
@@ -108,7 +116,7 @@ def _version() -> str:
 )
 @click.option("--machine", "-M", envvar="PYBOX_MACHINE", default="default", show_default=True, help="Machine to use.")
 @click.option("--debug", is_flag=True, help="Show a traceback for every error.")
-@click.version_option(_version(), prog_name="pybox", message="pybox version %(version)s")
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version.")
 @click.pass_context
 def cli(ctx: click.Context, machine: str, debug: bool) -> None:
     """Containers on your desktop: a small Linux VM and a Docker-compatible engine."""

@@ -90,9 +90,9 @@ def info(context: Context, template: str | None) -> None:
 @pass_context
 def version(context: Context, template: str | None) -> None:
     """Show the versions of pybox and its engine."""
-    from pybox.cli.main import _version
+    from pybox.cli.main import version as own_version
 
-    client = {"Version": _version(), "ApiVersion": "1.51"}
+    client = {"Version": own_version(), "ApiVersion": "1.51"}
     try:
         server = context.client.get("/version")
     except Exception:
