@@ -292,3 +292,27 @@ def test_the_cache_tells_an_unpacked_archive_from_a_copied_one(tmp_path: Path) -
         assert (await lab.sh(second.image, "ls /x")).strip() == "inside"
 
     in_build_lab(tmp_path, scenario)
+
+
+def test_a_whole_image_becomes_one_layer(tmp_path: Path) -> None:
+    """`COPY --from=image / /` over nothing: the tree as it is, whatever layers it came from."""
+
+    async def scenario(lab: BuildLab) -> None:
+        await lab.base()
+        steps = (
+            "RUN mkdir /d && echo one >/d/one && ln /d/one /d/again && ln -s one /d/link && chmod 4711 /d/one && touch /gone",
+            "RUN rm /gone && echo two >/d/two && chown 7:8 /d/two && mkdir /empty && chmod 1777 /empty",
+        )
+        text = "FROM base AS a\n" + "\n".join(steps) + "\nFROM scratch\nCOPY --from=a / /\n"
+        built = await lab.build(text)
+        assert len(built.image.layers) == 1
+        look = "cd /d; stat -c '%n %a %u:%g %h' one again two /empty; readlink link; cat again two; ls /gone 2>&1; true"
+        assert (await lab.sh(built.image, look)).splitlines() == [
+            *("one 4711 0:0 2", "again 4711 0:0 2", "two 644 7:8 1", "/empty 1777 0:0 2", "one", "one", "two"),
+            "ls: /gone: No such file or directory",
+        ]
+        assert (await lab.build(text)).image.id == built.image.id
+        changed = await lab.build(text.replace("echo two", "echo three"))
+        assert await lab.sh(changed.image, "cat /d/two") == "three\n"
+
+    in_build_lab(tmp_path, scenario)

@@ -92,7 +92,7 @@ def _spec(step: RunStep, record: Record, directory: str, run_dir: str, network: 
     mounts = [*managed, *(_mount(mount) for mount in step.mounts)]
     return ContainerSpec(
         id=record.id,
-        root=RootFilesystem(step.lower, step.upper, step.work),
+        root=RootFilesystem(step.lower, step.upper, step.work, volatile=True),  # a crash ends the build
         args=step.args,
         run_dir=run_dir,
         env=environment(record),

@@ -15,38 +15,49 @@ import errno
 import os
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pyboxd.errors import InvalidArgument
 from pyboxd.image.workers import Stop
 
 PIECE = 256 * 1024
 MAX_DEPTH = 1000  # directories in one another: each holds a descriptor
+END = bytes(1024)
 _OPAQUE = "trusted.overlay.opaque"
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_NO_ATTRIBUTES: Mapping[str, bytes] = {}
+# A ustar header (POSIX.1-1988) without its name, and what fits into its fields.
+_NAME = 100  # bytes
+_NUMBER = 0o7777777
+_SIZE = 0o77777777777
+_DEVICES = (tarfile.CHRTYPE, tarfile.BLKTYPE)
 
 
-def archive(upper: str, stop: Stop) -> Iterator[bytes]:
-    """The tar stream of all that `upper` holds. InvalidArgument for directories nested too deeply."""
-    with contextlib.closing(_Archiver(upper)) as archiver:
-        for piece in archiver.pieces():
-            stop.check()
-            yield piece
-    yield bytes(1024)
+class Archive:
+    """The tar stream of all that a directory holds. After `pieces`, `size` counts the bytes of file content and `end`
+    those before the archive's end mark."""
 
-
-class _Archiver:
     def __init__(self, upper: str) -> None:
         self._levels = [_Level(os.open(upper, _DIRECTORY), "")]
         self._hard_links: dict[tuple[int, int], str] = {}
+        self.size = 0
+        self.end = 0
 
-    def close(self) -> None:
-        for level in self._levels:
-            os.close(level.fd)
+    def pieces(self, stop: Stop) -> Iterator[bytes]:
+        """The stream. InvalidArgument for directories nested too deeply."""
+        try:
+            for piece in self._members():
+                stop.check()
+                self.end += len(piece)
+                yield piece
+        finally:
+            for level in self._levels:
+                os.close(level.fd)
+        yield END
 
-    def pieces(self) -> Iterator[bytes]:
+    def _members(self) -> Iterator[bytes]:
         while self._levels:
             level = self._levels[-1]
             base = next(level.names, None)
@@ -62,14 +73,14 @@ class _Archiver:
     def _member(self, level: _Level, base: str, status: os.stat_result) -> Iterator[bytes]:
         name = level.prefix + base
         mode = status.st_mode
-        if stat.S_ISSOCK(mode):  # no archive holds one
-            return
-        if _is_whiteout(status):
-            yield _header(_info(f"{level.prefix}.wh.{base}", 0o644))
+        if stat.S_ISREG(mode):
+            yield from self._file(level.fd, base, name)
         elif stat.S_ISDIR(mode):
             yield from self._directory(level.fd, base, name)
-        elif stat.S_ISREG(mode):
-            yield from self._file(level.fd, base, name)
+        elif stat.S_ISSOCK(mode):  # no archive holds one
+            return
+        elif _is_whiteout(status):
+            yield _mark(f"{level.prefix}.wh.{base}")
         elif link := self._hard_link(status, name):
             yield link
         else:
@@ -82,49 +93,35 @@ class _Archiver:
         if opened is None:
             return
         self._levels.append(_Level(opened, f"{name}/"))
-        info = _described(name, os.fstat(opened))
-        info.type = tarfile.DIRTYPE
-        opaque = _attributes(opened, info).get(_OPAQUE) == b"y"
-        yield _header(info)
-        if opaque:
-            yield _header(_info(f"{name}/.wh..wh..opq", 0o644))
+        attributes = _attributes(opened)
+        yield _header(f"{name}/", tarfile.DIRTYPE, os.fstat(opened), attributes=attributes)
+        if attributes.get(_OPAQUE) == b"y":
+            yield _mark(f"{name}/.wh..wh..opq")
 
     def _file(self, parent: int, base: str, name: str) -> Iterator[bytes]:
         opened = _opened(base, _FILE, parent)
         if opened is None:
             return
-        with os.fdopen(opened, "rb", buffering=0) as file:
+        try:
             status = os.fstat(opened)
             if not stat.S_ISREG(status.st_mode):  # exchanged since
                 return
             if link := self._hard_link(status, name):
                 yield link
                 return
-            info = _described(name, status)
-            info.size = status.st_size
-            _attributes(opened, info)
-            yield _header(info)
-            left = info.size
-            while left and (data := file.read(min(PIECE, left))):
-                left -= len(data)
-                yield data
-        while left:  # shrunk meanwhile; the header promised the size
-            padding = bytes(min(PIECE, left))
-            left -= len(padding)
-            yield padding
-        if info.size % 512:
-            yield bytes(-info.size % 512)
+            size = status.st_size
+            self.size += size
+            header = _header(name, tarfile.REGTYPE, status, size=size, attributes=_attributes(opened))
+            yield from _content(opened, header, size)
+        finally:
+            os.close(opened)
 
     def _hard_link(self, status: os.stat_result, name: str) -> bytes:
         """The entry of another name of a file that is in the archive already, or nothing."""
         if status.st_nlink < 2:
             return b""
         first = self._hard_links.setdefault((status.st_dev, status.st_ino), name)
-        if first == name:
-            return b""
-        info = _described(name, status)
-        info.type, info.linkname = tarfile.LNKTYPE, first
-        return _header(info)
+        return b"" if first == name else _header(name, tarfile.LNKTYPE, status, link=first)
 
 
 class _Level:
@@ -136,6 +133,20 @@ class _Level:
         with os.scandir(fd) as entries:
             found = sorted((not _is_removal(entry), entry.name) for entry in entries)  # readers apply them in order
         self.names = iter([name for _, name in found])
+
+
+def _content(descriptor: int, header: bytes, size: int) -> Iterator[bytes]:
+    """A file's header, its bytes, and zeros up to a whole block; a small file is one piece."""
+    data = os.read(descriptor, min(PIECE, size)) if size else b""
+    left = size - len(data)
+    yield b"".join((header, data, bytes(-size % 512 if not left else 0)))
+    while left and (data := os.read(descriptor, min(PIECE, left))):
+        left -= len(data)
+        yield data if left else data + bytes(-size % 512)
+    while left:  # shrunk meanwhile; the header promised the size
+        padding = min(PIECE, left)
+        left -= padding
+        yield bytes(padding if left else padding + -size % 512)
 
 
 def _opened(name: str, flags: int, parent: int) -> int | None:
@@ -164,45 +175,66 @@ def _is_whiteout(status: os.stat_result) -> bool:
 def _special(parent: int, base: str, name: str, status: os.stat_result) -> Iterator[bytes]:
     """Symbolic links, devices, pipes."""
     mode = status.st_mode
-    info = _described(name, status)
+    link = ""
     if stat.S_ISLNK(mode):
         try:
-            info.type, info.linkname = tarfile.SYMTYPE, os.readlink(base, dir_fd=parent)
+            kind, link = tarfile.SYMTYPE, os.readlink(base, dir_fd=parent)
         except OSError:  # gone, or exchanged
             return
     elif stat.S_ISFIFO(mode):
-        info.type = tarfile.FIFOTYPE
+        kind = tarfile.FIFOTYPE
     else:
-        info.type = tarfile.CHRTYPE if stat.S_ISCHR(mode) else tarfile.BLKTYPE
-        info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
+        kind = tarfile.CHRTYPE if stat.S_ISCHR(mode) else tarfile.BLKTYPE
+    attributes = _NO_ATTRIBUTES
     with contextlib.suppress(FileNotFoundError):
-        _attributes(f"/proc/self/fd/{parent}/{base}", info)
-    yield _header(info)
+        attributes = _attributes(f"/proc/self/fd/{parent}/{base}")
+    yield _header(name, kind, status, link=link, attributes=attributes)
 
 
-def _attributes(place: int | str, info: tarfile.TarInfo) -> dict[str, bytes]:
-    """Put the file's extended attributes into the header; all of them, overlayfs's own included, are returned."""
+def _attributes(place: int | str) -> Mapping[str, bytes]:
+    """The extended attributes, overlayfs's own included."""
     follow = isinstance(place, int)  # a descriptor is what it is
     keys = os.listxattr(place, follow_symlinks=follow)
-    found = {key: os.getxattr(place, key, follow_symlinks=follow) for key in keys}
-    own = {key: value for key, value in found.items() if not key.startswith(_OVERLAY)}
-    info.pax_headers = {f"SCHILY.xattr.{key}": value.decode("utf-8", "surrogateescape") for key, value in own.items()}
-    return found
+    return {key: os.getxattr(place, key, follow_symlinks=follow) for key in keys} if keys else _NO_ATTRIBUTES
 
 
-def _described(name: str, status: os.stat_result) -> tarfile.TarInfo:
-    info = _info(name, stat.S_IMODE(status.st_mode))
-    info.uid, info.gid, info.mtime = status.st_uid, status.st_gid, int(status.st_mtime)
-    return info
-
-
-def _info(name: str, mode: int) -> tarfile.TarInfo:
+def _mark(name: str) -> bytes:
+    """The entry of a whiteout."""
     info = tarfile.TarInfo(name)
-    info.mode = mode
-    return info
-
-
-def _header(info: tarfile.TarInfo) -> bytes:
-    if info.type == tarfile.DIRTYPE:
-        info.name += "/" if not info.name.endswith("/") else ""
+    info.mode = 0o644
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _header(
+    name: str,
+    kind: bytes,
+    status: os.stat_result,
+    *,
+    size: int = 0,
+    link: str = "",
+    attributes: Mapping[str, bytes] = _NO_ATTRIBUTES,
+) -> bytes:
+    """The entry's block, or blocks. Nearly all entries fit a plain ustar header, which is made here in one go."""
+    device = (os.major(status.st_rdev), os.minor(status.st_rdev)) if kind in _DEVICES else (0, 0)
+    numbers = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, size, int(status.st_mtime))
+    own = {key: value for key, value in attributes.items() if not key.startswith(_OVERLAY)}
+    if not own and name.isascii() and link.isascii() and len(name) <= _NAME and len(link) <= _NAME:
+        _, uid, gid, _, mtime = numbers
+        if uid <= _NUMBER and gid <= _NUMBER and size <= _SIZE and 0 <= mtime <= _SIZE and max(device) <= _NUMBER:
+            return _ustar(name.encode(), kind, numbers, link.encode(), device)
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    info.mode, info.uid, info.gid, info.size, info.mtime = numbers
+    info.devmajor, info.devminor = device
+    info.pax_headers = {f"SCHILY.xattr.{key}": value.decode("utf-8", "surrogateescape") for key, value in own.items()}
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _ustar(name: bytes, kind: bytes, numbers: tuple[int, ...], link: bytes, device: tuple[int, int]) -> bytes:
+    mode, uid, gid, size, mtime = numbers
+    start = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (name.ljust(_NAME, b"\0"), mode, uid, gid, size, mtime)
+    end = b" %b%bustar\x0000%b" % (kind, link.ljust(_NAME, b"\0"), bytes(64))
+    if kind in _DEVICES:
+        end += b"%07o\0%07o\0" % device
+    total = sum(start) + sum(end) + 7 * 0x20  # the sum's own field counts as blanks
+    return (start + b"%06o\0" % total + end).ljust(512, b"\0")

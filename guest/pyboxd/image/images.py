@@ -15,7 +15,6 @@ from dataclasses import replace
 from pyboxd.database import Database
 from pyboxd.errors import Conflict, InvalidArgument, NotFound
 from pyboxd.image import config as codec
-from pyboxd.image import diff
 from pyboxd.image.layerstore import Layer, LayerStore
 from pyboxd.image.layeruse import Keep, LayerUse, bury
 from pyboxd.image.model import HistoryEntry, HistoryItem, Image, ImageDocument, ImageUsers, Removed
@@ -127,7 +126,7 @@ class Images:
         known = [self._must_have(diff_id) for diff_id in before.layers]
         async with self.keeping(before.layers) as keep:
             if upper is not None:
-                known.append(keep(await self.layers.add(lambda stop: diff.archive(upper, stop))))
+                known.append(keep(await self.layers.add_tree(upper)))
             document = self._committed(before, known, config, entry, author, empty=upper is None)
             return self.add(codec.encode(document), known, parent=parent.id if parent else "")
 

@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 from pyboxd import locations
 from pyboxd.errors import InvalidArgument, SystemFailure
+from pyboxd.image import diff
 from pyboxd.image.compression import decompressed
 from pyboxd.image.model import HelperRunner
 from pyboxd.image.tarread import FileReader, Kind, TarEntry, TarError, TarReader, clean_name
@@ -33,6 +34,7 @@ MOUNTS = f"{locations.RUN}/layers"
 MKFS = "/usr/bin/mkfs.erofs"
 INDEX_TIMEOUT = 600.0  # seconds
 _WHITEOUT = ".wh."
+_BUFFER = 1024 * 1024  # bytes
 _MAX_REST = 64 * 1024 * 1024  # bytes behind the last entry; tar pads its archives to less than 1 MiB
 
 
@@ -95,6 +97,12 @@ class LayerStore:
         folder = self._new_folder()
         job = run_blocking(lambda stop: _write(folder, open_chunks(stop)))
         return await self._finish(folder, await self._guarded(folder, job), expected)
+
+    async def add_tree(self, tree: str) -> Layer:
+        """Add a layer of what a directory holds: an overlay's upper one, or any other."""
+        folder = self._new_folder()
+        job = run_blocking(lambda stop: _write_tree(folder, tree, stop))
+        return await self._finish(folder, await self._guarded(folder, job))
 
     async def adopt(self, file: str, expected: str) -> Layer:
         """Add a layer whose uncompressed tar with the digest `expected` is already at `file` on the same file system.
@@ -202,6 +210,19 @@ def _write(folder: str, chunks: Iterable[bytes]) -> _Content:
         file.flush()
         os.fsync(file.fileno())  # here, in the worker's thread: what is left for later is little
     return survey.content(f"sha256:{digest.hexdigest()}")
+
+
+def _write_tree(folder: str, tree: str, stop: Stop) -> _Content:
+    """Archive `tree` as the folder's layer.tar. What is in it need not be looked for: every folder has its entry."""
+    digest = hashlib.sha256()
+    archive = diff.Archive(tree)
+    with open(f"{folder}/layer.tar", "wb", buffering=_BUFFER) as file:
+        for piece in archive.pieces(stop):
+            digest.update(piece)
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    return _Content(Layer(f"sha256:{digest.hexdigest()}", archive.size), archive.end, ("",))
 
 
 def _take(folder: str, file: str, diff_id: str) -> _Content:

@@ -89,16 +89,19 @@ def make_filesystem(fstype: str, options: Iterable[Option] = (), attributes: int
         os.close(context)
 
 
-def make_overlay(lower: Iterable[str], upper: str = "", work: str = "") -> int:
+def make_overlay(lower: Iterable[str], upper: str = "", work: str = "", *, volatile: bool = False) -> int:
     """Mount directories over one another nowhere, the top one first, under a writable `upper`; its root's descriptor.
 
     Whatever the kernel's defaults are: what a layer means must not depend on them, and an upper directory must be
     complete as a layer. Layers are strangers' work, so an attribute in one that sends a directory elsewhere is not
-    followed; the kernel refuses to open such a directory.
+    followed; the kernel refuses to open such a directory. With `volatile` nothing that is written is made durable, even
+    where a program asks for it: for what is thrown away, whole, after a crash. It can be mounted once.
     """
     options: list[Option] = [("lowerdir+", path) for path in lower]
     if upper:
         options += [("upperdir", upper), ("workdir", work)]
+    if volatile:
+        options.append(("volatile", None))
     options += [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")]
     return make_filesystem("overlay", options)
 

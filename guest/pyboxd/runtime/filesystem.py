@@ -119,12 +119,13 @@ class MountRoot(Operation):
     upper: str
     work: str
     place: str  # any directory: hidden in this mount namespace from now on
+    volatile: bool = False
 
     def describe(self) -> str:
-        return f"overlay of {len(self.lower)} layers, changes in {self.upper}"
+        return f"overlay of {len(self.lower)} layers, {'volatile ' if self.volatile else ''}changes in {self.upper}"
 
     def execute(self, context: Context) -> None:
-        context.root_fd = mounts.make_overlay(self.lower, self.upper, self.work)
+        context.root_fd = mounts.make_overlay(self.lower, self.upper, self.work, volatile=self.volatile)
         place = os.open(self.place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         mounts.attach(context.root_fd, place)
         os.close(place)

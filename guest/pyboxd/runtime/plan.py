@@ -190,7 +190,7 @@ def _take_host_cgroup(spec: ContainerSpec) -> Operation:
 def _enter_root(spec: ContainerSpec) -> list[Operation]:
     root = spec.root
     lower = root.lower or (f"{spec.run_dir}/empty",)
-    return [filesystem.MountRoot(lower, root.upper, root.work, spec.run_dir), filesystem.EnterRoot()]
+    return [filesystem.MountRoot(lower, root.upper, root.work, spec.run_dir, root.volatile), filesystem.EnterRoot()]
 
 
 def _kernel_mounts(spec: ContainerSpec) -> list[Operation]:

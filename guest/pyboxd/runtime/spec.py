@@ -61,6 +61,7 @@ class RootFilesystem:
     upper: str
     work: str
     readonly: bool = False
+    volatile: bool = False  # nothing written becomes durable: for what is thrown away after a crash
 
 
 @dataclass(frozen=True)

@@ -281,7 +281,7 @@ def test_a_commit_reads_nothing_outside_of_its_folder(tmp_path: Path) -> None:
         (upper / name / "file").write_bytes(b"own")
     (upper / "a").write_bytes(b"own")
     (upper / "f").write_bytes(b"own")
-    pieces = diff.archive(str(upper), Stop())
+    pieces = diff.Archive(str(upper)).pieces(Stop())
     data = next(pieces)
     for name in ("d", "f"):
         (upper / name).rename(tmp_path / name)
@@ -294,14 +294,45 @@ def test_a_commit_reads_nothing_outside_of_its_folder(tmp_path: Path) -> None:
     assert b"SECRET" not in data
 
 
+@pytest.mark.parametrize(
+    "info",
+    [
+        ("plain", tarfile.REGTYPE, 0o644, 1, 2, 3, 4, "", (0, 0)),
+        ("d" * 99 + "/", tarfile.DIRTYPE, 0o7777, 0, 0, 0, 2**33 - 1, "", (0, 0)),
+        ("big", tarfile.REGTYPE, 0, 0o7777777, 0o7777777, 0o77777777777, 0, "", (0, 0)),
+        ("link", tarfile.SYMTYPE, 0o777, 0, 0, 0, 0, "t" * 100, (0, 0)),
+        ("null", tarfile.CHRTYPE, 0o666, 0, 0, 0, 0, "", (1, 3)),
+        ("disk", tarfile.BLKTYPE, 0o660, 0, 6, 0, 0, "", (259, 1048575)),
+    ],
+    ids=lambda info: info[0][:9],
+)
+def test_headers_are_those_of_the_standard_library(
+    info: tuple[str, bytes, int, int, int, int, int, str, tuple[int, int]],
+) -> None:
+    name, kind, mode, uid, gid, size, mtime, link, device = info
+    standard = tarfile.TarInfo(name)
+    standard.type, standard.mode, standard.uid, standard.gid, standard.size, standard.mtime = (
+        kind,
+        mode,
+        uid,
+        gid,
+        size,
+        mtime,
+    )
+    standard.linkname = link
+    standard.devmajor, standard.devminor = device
+    made = diff._ustar(name.encode(), kind, (mode, uid, gid, size, mtime), link.encode(), device)
+    assert made == standard.tobuf(tarfile.PAX_FORMAT)
+
+
 def test_a_commit_of_folders_nested_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diff, "MAX_DEPTH", 20)
     (tmp_path / "/".join("d" * 19)).mkdir(parents=True)
-    assert b"".join(diff.archive(str(tmp_path), Stop()))
+    assert b"".join(diff.Archive(str(tmp_path)).pieces(Stop()))
     (tmp_path / "/".join("d" * 20)).mkdir()
     opened = len(os.listdir("/proc/self/fd"))
     with pytest.raises(InvalidArgument, match="nested too deeply"):
-        b"".join(diff.archive(str(tmp_path), Stop()))
+        b"".join(diff.Archive(str(tmp_path)).pieces(Stop()))
     assert len(os.listdir("/proc/self/fd")) == opened
 
 

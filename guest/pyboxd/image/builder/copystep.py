@@ -53,6 +53,12 @@ class CopyPlan:
     exclude: tuple[str, ...] = ()
     unpack: bool | None = False  # None: local archives only
 
+    @property
+    def is_whole_image(self) -> bool:
+        """Whether this is `COPY --from=image / /`, with nothing changed on the way."""
+        changed = self.owner or self.mode or self.exclude or self.extras
+        return self.layers is not None and self.patterns == ("/",) and self.target == "/" and not changed
+
 
 @dataclass(frozen=True)
 class Found:

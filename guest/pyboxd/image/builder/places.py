@@ -35,6 +35,11 @@ class Root:
         if self._mount is not None:
             os.close(self._mount)
 
+    @property
+    def path(self) -> str:
+        """A name of the root for this process, as long as it is open."""
+        return f"/proc/self/fd/{self.fd}/."
+
     def attach(self, place: str) -> None:
         """Make the root visible at the directory `place`, until that is unmounted. Once. OSError.
 

@@ -21,7 +21,7 @@ from pyboxd.image.builder.instructions import Instruction, interpret
 from pyboxd.image.builder.modes import parse_mode
 from pyboxd.image.builder.mounts import step_mounts
 from pyboxd.image.builder.parser import Heredoc, parse_line
-from pyboxd.image.builder.places import writable
+from pyboxd.image.builder.places import open_layers, writable
 from pyboxd.image.builder.session import Session, StageResult, StepFolder
 from pyboxd.image.builder.sources import SourceMissing
 from pyboxd.image.builder.stages import SCRATCH, Stage, base_stage
@@ -190,6 +190,8 @@ class StageBuild:
         plan = await self._copy_plan(instruction, word)
         place = "" if plan.layers is None else key((*plan.layers, "", *plan.patterns, "", *plan.exclude))
         known = self._session.cache.content(place) if place else None
+        if plan.is_whole_image:  # its layers say what is in it
+            known = f"dir:{place}"
         found = await run_blocking(lambda stop: copystep.find(plan, self._session.empty, known, stop))
         if place and not plan.extras:
             self._session.cache.remember_content(place, found.digest)
@@ -201,6 +203,10 @@ class StageBuild:
             return
         folder = self._session.new_step()
         lower = await self._session.lower(self._image)
+        if plan.is_whole_image and plan.layers and not lower:  # nothing is under it: it is a layer as it is
+            with open_layers(plan.layers, self._session.empty) as root:
+                await self._commit(step, folder, tree=root.path)
+            return
         destination = copystep.Destination(lower, folder.upper, folder.work, self._session.empty)
         await run_blocking(lambda stop: copystep.perform(plan, found, destination, stop))
         await self._commit(step, folder)
@@ -338,8 +344,11 @@ class StageBuild:
             return None
         return cachefrom.find(session.images, session.cache_sources, self._image, step, self._config)
 
-    async def _commit(self, step: str, folder: StepFolder | None, condition: list[str] | None = None) -> None:
-        upper = folder.upper if folder and not folder.is_empty() else None
+    async def _commit(
+        self, step: str, folder: StepFolder | None, condition: list[str] | None = None, tree: str | None = None
+    ) -> None:
+        """Make an image of what the step wrote into its folder, or of `tree`."""
+        upper = tree or (folder.upper if folder and not folder.is_empty() else None)
         parent = self._image.id if self._image else ""
         entry = HistoryEntry(created_by=step, author=self._author, empty_layer=upper is None)
         image = await self._session.images.commit(self._image, upper, self._config, entry, author=self._author)
