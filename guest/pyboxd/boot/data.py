@@ -55,7 +55,7 @@ async def mount_data_disk(helpers: Helpers) -> None:
         raise SystemFailure(f"the machine has no data disk: {error}") from error
     state = await prepare(helpers, device)
     try:
-        mount(device, DATA, "ext4", k.MS_NOATIME, "discard")
+        mount(device, DATA, "ext4", k.MS_NOATIME)
     except OSError as error:
         raise SystemFailure(f"the data disk cannot be mounted: {error}") from error
     if state.size - state.used > 2 * MIB:

@@ -29,6 +29,7 @@ from pyboxd.boot.data import mount_data_disk, unmount_data_disk
 from pyboxd.boot.filesystems import unmount_below
 from pyboxd.boot.start import mark_phase
 from pyboxd.boot.system import System, wait_until_settled
+from pyboxd.boot.trim import Trimmer
 from pyboxd.database import Database
 from pyboxd.errors import PyboxdError
 from pyboxd.image.distribution import RegistrySettings
@@ -69,6 +70,7 @@ class Engine:
         self._rooms: Rooms | None = None
         self._application: Application | None = None
         self._dialer: Dialer | None = None
+        self._trimming: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
         self._status = 0
         self._stopping = False
@@ -131,6 +133,7 @@ class Engine:
         """Everything that needs the data disk. After a failure it can be tried again."""
         if configuration.data_disk:
             await mount_data_disk(self._runtime)
+            self._trimming = asyncio.create_task(Trimmer(locations.DATA).run())
             self._control.phase("disk")
         elif not os.path.ismount(locations.DATA):  # a machine that shall forget everything
             mount("tmpfs", locations.DATA, "tmpfs")
@@ -184,6 +187,8 @@ class Engine:
             await self._runtime.close()
             if self._database is not None:
                 self._database.close()
+            if self._trimming is not None:
+                self._trimming.cancel()
             if self._configuration.data_disk:
                 unmount_below(MOUNTS)  # the layers, whose files are on that disk
                 await asyncio.to_thread(unmount_data_disk)
