@@ -300,7 +300,7 @@ def test_a_whole_image_becomes_one_layer(tmp_path: Path) -> None:
     async def scenario(lab: BuildLab) -> None:
         await lab.base()
         steps = (
-            "RUN mkdir /d && echo one >/d/one && ln /d/one /d/again && ln -s one /d/link && chmod 4711 /d/one && touch /gone",
+            "RUN mkdir /d; echo one >/d/one && ln /d/one /d/again && ln -s one /d/link && chmod 4711 /d/one && touch /gone",
             "RUN rm /gone && echo two >/d/two && chown 7:8 /d/two && mkdir /empty && chmod 1777 /empty",
         )
         text = "FROM base AS a\n" + "\n".join(steps) + "\nFROM scratch\nCOPY --from=a / /\n"

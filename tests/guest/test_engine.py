@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import sqlite3
 import tarfile
 import threading
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from pyboxd import locations
-from tests.support.engine_lab import REFUSED_PORT, EngineLab, busybox_image, frames, tar
+from tests.support.engine_lab import REFUSED_PORT, EngineLab, busybox_image, frames, image_archive, tar
 
 
 @pytest.fixture(scope="module")
@@ -335,6 +336,51 @@ def test_a_build(lab: EngineLab) -> None:
     failing = tar([("Dockerfile", b"FROM busybox\nRUN exit 9\n", 0o644)])
     last = lab.request("POST", "/build?version=1", failing, {"Content-Type": "application/x-tar"}).lines[-1]
     assert last["errorDetail"]["code"] == 9
+
+
+def small_image(lab: EngineLab, tag: str) -> str:
+    """Load an image that nobody else's tests use; its layer's folder."""
+    layer = tar([("file", tag.encode(), 0o644)])
+    lab.load(image_archive(tag, layer, {"Cmd": ["none"]}))
+    diff_id = lab.get(f"/images/{tag}/json").json["RootFS"]["Layers"][0]
+    return f"{locations.LAYERS}/{diff_id.replace(':', '/')}"
+
+
+def until_gone(path: str) -> None:
+    deadline = time.monotonic() + 30
+    while os.path.exists(path):
+        assert time.monotonic() < deadline, f"{path} is still there"
+        time.sleep(0.05)
+
+
+def test_layers_go_with_the_last_container_of_a_removed_image(lab: EngineLab) -> None:
+    folder = small_image(lab, "gone:1")
+    first, second = lab.create("none", Image="gone:1"), lab.create("none", Image="gone:1")
+    assert lab.delete("/images/gone:1?force=1").status == 200
+    assert lab.get("/images/gone:1/json").status == 404
+    assert lab.delete(f"/containers/{first}").status == 204
+    assert os.path.exists(folder)
+    assert lab.delete(f"/containers/{second}").status == 204
+    until_gone(folder)
+
+
+def test_layers_of_removed_images_go_after_a_crash(lab: EngineLab) -> None:
+    """The engine is killed between the removal of a container and what follows from it, or was so of old."""
+    folders = [small_image(lab, f"gone:{number}") for number in (2, 3, 4)]
+    container = lab.create("none", Image="gone:2")
+    assert lab.delete("/images/gone:2?force=1").status == 200
+    assert lab.delete("/images/gone:3").status == 200  # the whole removal, for comparison
+    lab.crash()
+    database = sqlite3.connect(locations.DATABASE)
+    with database:
+        database.execute("DELETE FROM containers WHERE id = ?", (container,))
+        database.execute("DELETE FROM image WHERE id = (SELECT image FROM image_tag WHERE reference LIKE '%gone:4')")
+        database.execute("DELETE FROM image_tag WHERE reference LIKE '%gone:4'")
+    database.close()
+    lab.start()
+    for folder in folders:
+        until_gone(folder)
+    assert lab.run("cat", "/data/hello") == (0, b"from the image\n")
 
 
 def test_restart_policies(lab: EngineLab) -> None:

@@ -41,6 +41,16 @@ def cli(home: Path, shared: Path) -> Iterator[Cli]:
 
 
 @pytest.fixture(scope="session")
+def other(home: Path, cli: Cli) -> Iterator[Cli]:
+    """A second machine of this installation, which may be killed and filled; image and settings are the first one's."""
+    driver = Cli(home, "other")
+    driver.ok("config", "set", "disk-size", "2g")
+    driver.ok("start")
+    yield driver
+    driver.run("delete", "--force")
+
+
+@pytest.fixture(scope="session")
 def shared(home: Path) -> Path:
     """A folder of the host that the machine shares."""
     folder = home / "shared"

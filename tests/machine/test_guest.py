@@ -11,9 +11,8 @@ from pybox.paths import Paths
 from tests.support.guest_vm import run_guest_tests
 from tests.support.pybox_cli import Cli
 
-# The folder server runs on the host; its tests do too, over the host's own FUSE (scripts/test runs them). The engine's
-# tests want a network card, which this machine has not; the tests beside this file drive the engine from outside.
-IGNORED = tuple(f"--ignore=tests/guest/test_{name}.py" for name in ("share_posix", "share_relay", "engine"))
+# The folder server runs on the host; its tests do too, over the host's own FUSE (scripts/test runs them).
+IGNORED = tuple(f"--ignore=tests/guest/test_{name}.py" for name in ("share_posix", "share_relay"))
 
 
 def test_guest_tests_pass(cli: Cli, home: Path) -> None:

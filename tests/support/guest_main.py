@@ -12,11 +12,28 @@ CODE = "/run/pyboxd/code"
 MARK = "GUEST-TESTS exit"
 
 
+def plug_cable() -> None:
+    """This machine has no network card; a cable of which nobody holds the other end is one for the engine's tests."""
+    from pyboxd.boot import settle
+    from pyboxd.linux import netlink
+
+    with open("/proc/self/ns/net") as here, netlink.RouteSocket() as route:
+        route.execute(netlink.new_veth("eth0", mtu=1500, peer="cable", peer_namespace=here.fileno()))
+        card = route.link("eth0").index
+        route.execute(
+            netlink.set_up("lo"),
+            netlink.set_up("cable"),
+            netlink.add_address(card, settle.ADDRESS, settle.PREFIX),
+            netlink.default_route(settle.GATEWAY, card),
+        )
+
+
 def run_tests() -> int:
     from pyboxd.boot import devices, modules, settle
     from pyboxd.linux.mount import mount
 
-    modules.load(settle.MODULES)  # this machine has no card: the tests make their own networks
+    modules.load(settle.MODULES)
+    plug_cable()
     for name, value in settle.SETTINGS.items():
         with open(f"/proc/sys/{name}", "w") as file:
             file.write(value)
@@ -34,6 +51,7 @@ def run_tests() -> int:
 def main() -> None:
     sys.path[:0] = [CODE, f"{CODE}/site"]
     sys.path.append("/usr/lib/python3/dist-packages")
+    os.environ["PYTHONPATH"] = f"{CODE}/site"  # for programs that tests start
     from pyboxd.boot import init
 
     os.environ.update(init._environment())

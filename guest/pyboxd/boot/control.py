@@ -5,8 +5,8 @@
     host_ip, host_port = await control.publish("tcp", "", 8080, 40001)
 
 `configure(configuration, moment)` and `stop(timeout)` are coroutines of the engine, `want(count)` is called when so
-many clients of the API wait; `clock` and `ping` are answered here. A host that closes the port and opens it again
-finds a new conversation.
+many clients of the API wait; the rest is answered here. A host that closes the port and opens it again finds a new
+conversation.
 """
 
 from __future__ import annotations
@@ -211,6 +211,12 @@ class ControlClient:
                 task = asyncio.get_running_loop().create_task(self._stopping(_number(params, "timeout", 10.0)))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+            case "sync":
+                await asyncio.to_thread(os.sync)
+            case "folders":
+                from pyboxd.boot import folders  # after a suspension only
+
+                await folders.forget_cut_message()
             case "ping":
                 pass
             case _:

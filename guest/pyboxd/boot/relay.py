@@ -6,7 +6,8 @@ a write, so only the replies have to be found in the stream.
 
 The host's server may be started again, or the machine be restored: then the stream may have been cut anywhere. So every
 connection begins with a greeting of the server. It has a secret that goes before the next request, for the server to
-know where requests begin, and it makes the kernel send again what has no reply.
+know where requests begin, and it makes the kernel send again what has no reply. Half a message is forgotten when the
+port says that the host is gone, and by order (`folders.py`) where it cannot say so, because the machine stood still.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import select
 import signal
 from collections.abc import Callable, Sequence
 from errno import EBADMSG, EINTR, EINVAL, ENODEV, ENOENT
@@ -23,13 +25,16 @@ from pyboxd.boot import devices
 from pyboxd.linux import constants as k
 from pyboxd.linux.mount import mount, umount2
 from pyboxd.linux.process import prctl, set_name
-from pyboxd.locations import FUSE_PORT, SHARES
+from pyboxd.locations import FUSE_PORT, RUN, SHARES
 
 MAX_DATA = 1 << 20  # bytes of data in one READ or WRITE; the host's server says the same in INIT
 MESSAGE = MAX_DATA + 4096
 GREETING = (0x7079_626F).to_bytes(4, "little")  # in place of an error; this and the next as in share/protocol.py
 SECRET_LENGTH = 16
 PAUSE = 1.0  # seconds between looks whether the host is there, beside the kernel's signal that it is
+ORDER = signal.SIGUSR1  # to the process of the replies: what is half there will never be whole
+PROCESS_FILE = f"{RUN}/relay.pid"  # the number of that process, once it takes orders
+DONE_FILE = f"{RUN}/relay.done"  # made by it when the order is carried out
 
 _OUT_HEADER = Struct("<IiQ")  # struct fuse_out_header: len error unique
 _RESEND = _OUT_HEADER.pack(_OUT_HEADER.size, 7, 0)  # FUSE_NOTIFY_RESEND, Linux 6.9
@@ -58,6 +63,10 @@ class Greetings:
     def get(self) -> bytes:
         """The secret of the newest."""
         return self._page[:]
+
+
+class _Cut(Exception):
+    """The order has come."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -99,7 +108,7 @@ def run(fuse: int, port: int) -> int:
     parent = os.getpid()
     child = os.fork()
     if child == 0:
-        _run_replies(parent, lambda: carry_replies(port, fuse, greetings))
+        _run_replies(parent, lambda: carry_replies(port, fuse, greetings, _tell_done))
     signal.signal(signal.SIGCHLD, lambda *_: os._exit(1))
     carry_requests(fuse, port, greetings)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -112,6 +121,9 @@ def _run_replies(parent: int, carry: Callable[[], None]) -> None:
     """Be the second process."""
     try:
         prctl(k.PR_SET_PDEATHSIG, signal.SIGKILL)
+        take_orders()
+        with open(PROCESS_FILE, "w") as file:
+            file.write(str(os.getpid()))
         if os.getppid() == parent:
             carry()
     finally:
@@ -145,11 +157,32 @@ def _write(port: int, data: memoryview) -> None:
         data = data[os.write(port, data) :]
 
 
-def carry_replies(port: int, fuse: int, greetings: Greetings) -> None:
-    """From the host to the kernel, for ever."""
+def take_orders() -> None:
+    """Let the order interrupt this process, once: until it is carried out, the next one waits."""
+
+    def interrupt(*_: object) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {ORDER})
+        raise _Cut
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {ORDER})
+    signal.signal(ORDER, interrupt)
+
+
+def carry_replies(port: int, fuse: int, greetings: Greetings, tell_done: Callable[[], None] = lambda: None) -> None:
+    """From the host to the kernel, for ever. `tell_done` is called when an order is carried out."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
     fcntl.fcntl(port, fcntl.F_SETOWN, os.getpid())
     buffer = memoryview(bytearray(2 * MESSAGE))
+    while True:
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {ORDER})
+            _carry_replies(port, fuse, greetings, buffer)
+        except _Cut:
+            _drain(port, buffer)
+            tell_done()
+
+
+def _carry_replies(port: int, fuse: int, greetings: Greetings, buffer: memoryview) -> None:
     end = 0
     while True:
         count = os.readv(port, [buffer[end:]])
@@ -160,11 +193,27 @@ def carry_replies(port: int, fuse: int, greetings: Greetings) -> None:
         end = _take_messages(buffer, end + count, fuse, greetings)
 
 
+def _drain(port: int, buffer: memoryview) -> None:
+    """Read what is there and drop it."""
+    looking = select.poll()
+    looking.register(port, select.POLLIN)
+    while looking.poll(0):
+        if os.readv(port, [buffer]) == 0:
+            return
+
+
+def _tell_done() -> None:
+    with open(DONE_FILE, "w"):
+        pass
+
+
 def _wait_for_host(port: int) -> None:
     flags = fcntl.fcntl(port, fcntl.F_GETFL)
     fcntl.fcntl(port, fcntl.F_SETFL, flags | os.O_ASYNC)  # a signal for every change of the port
-    signal.sigtimedwait({signal.SIGIO}, PAUSE)
-    fcntl.fcntl(port, fcntl.F_SETFL, flags)
+    try:
+        signal.sigtimedwait({signal.SIGIO}, PAUSE)
+    finally:
+        fcntl.fcntl(port, fcntl.F_SETFL, flags)
 
 
 def _take_messages(buffer: memoryview, end: int, fuse: int, greetings: Greetings) -> int:

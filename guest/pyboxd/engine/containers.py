@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pyboxd.engine.model import Record, State
 from pyboxd.engine.store import Store
-from pyboxd.errors import Conflict, InvalidArgument, NotFound
+from pyboxd.errors import Conflict, InvalidArgument, NotFound, SystemFailure
 from pyboxd.runtime.client import Attachment, Process
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -130,8 +133,15 @@ class Containers:
         container.record = record
 
     def set_state(self, container: Container, **changes: Any) -> None:
-        """Replace parts of the record's state; stored when this returns."""
-        self.update(container, state=replace(container.state, **changes))
+        """Replace parts of the record's state; stored when this returns, or, on a full disk, with the next change.
+
+        What has happened is true even if it cannot be written down, and somebody waits for it.
+        """
+        try:
+            self.update(container, state=replace(container.state, **changes))
+        except SystemFailure as error:
+            log.error("the state of container %s is not stored: %s", container.record.short_id, error)
+            self.show_state(container, **changes)
 
     def show_state(self, container: Container, **changes: Any) -> None:
         """Replace parts of the state in memory only: what is not worth a write, as it ends with the process."""

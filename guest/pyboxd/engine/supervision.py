@@ -307,12 +307,13 @@ class Supervisor:
     async def _end_stray(self, container_id: str) -> None:
         """End the step of a build that an earlier engine was in the middle of: nobody waits for it any more."""
         run_directory = run_directory_of(container_id)
-        with suppress(NotFound):
+        with suppress(NotFound, TimeoutError):
             found = await self._runtime.recover(run_directory)
             if not isinstance(found, Exit):
-                await self._abandon(found)
                 if found.started:
-                    await found.wait()
+                    await found.kill_all()
+                    await asyncio.wait_for(found.wait(), KILL_PATIENCE)
+                await found.close()
         await self._detach(Record(container_id, "", 0, "", "", "linux", ContainerConfig(), HostConfig()))
         await asyncio.to_thread(remove_tree, run_directory)
 

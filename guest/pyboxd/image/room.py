@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 
-from pyboxd.errors import InvalidArgument
+from pyboxd.errors import InvalidArgument, SystemFailure
 from pyboxd.image import transfer
 from pyboxd.image.distribution import RegistrySettings
 from pyboxd.image.images import Images
@@ -23,12 +25,14 @@ class ImageRoom(Images):
     async def pull(
         self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None, progress: ProgressSink
     ) -> Image:
-        """Pull an image; see `pull.Puller`."""
-        return await Puller(self, self.registries).pull(reference, platform=platform, auth=auth, progress=progress)
+        """Pull an image; see `pull.Puller`. SystemFailure when the disk is full."""
+        with _disk_trouble_told():
+            return await Puller(self, self.registries).pull(reference, platform=platform, auth=auth, progress=progress)
 
     async def load(self, chunks: AsyncIterator[bytes], progress: ProgressSink) -> Sequence[str]:
-        """Load an archive; the reference (or id) of every image in it."""
-        return await transfer.load(self, chunks, progress)
+        """Load an archive; the reference (or id) of every image in it. SystemFailure when the disk is full."""
+        with _disk_trouble_told():
+            return await transfer.load(self, chunks, progress)
 
     def save(self, names: Sequence[str]) -> Iterator[bytes]:
         """The archive of the named images. Blocking; read it in a worker thread."""
@@ -50,3 +54,12 @@ class ImageRoom(Images):
             tags = [(image, text) for image in self.list() for text in image.references if parse(text).name == wanted.name]
             return tags or [(self.get(name), "")]
         return [(self.get(name), wanted.familiar if wanted.tag and not wanted.digest else "")]
+
+
+@contextmanager
+def _disk_trouble_told() -> Iterator[None]:
+    """What the network does is told where it happens; other errors of the system are those of the data disk."""
+    try:
+        yield
+    except OSError as error:
+        raise SystemFailure(f"write layer: {os.strerror(error.errno or 0).lower()}") from error

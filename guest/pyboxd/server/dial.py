@@ -16,6 +16,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from weakref import WeakSet
 
 from pyboxd.boot.configuration import ApiWay
 
@@ -46,15 +47,18 @@ class Dialer:
         self._above = above
         self._way: ApiWay | None = None
         self._waiting: set[Line] = set()  # connections that are being made, or wait for a client
+        self._used: WeakSet[asyncio.Transport] = WeakSet()  # those that clients have
         self._pause = FIRST_PAUSE
         self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self, way: ApiWay) -> None:
-        """Connect to this host from now on; connections that wait for another are given up, clients keep theirs."""
+        """Connect to this host from now on. Connections to another are given up: it is gone, and so are its clients."""
         if way == self._way:
             return
         self.close()
+        for transport in tuple(self._used):
+            transport.abort()
         self._way = way
         self._pause = FIRST_PAUSE
         self.want(SPARE)
@@ -113,9 +117,10 @@ class Dialer:
         """A connection is ready: whatever was wrong is over."""
         self._pause = FIRST_PAUSE
 
-    def used(self, line: Line) -> None:
+    def used(self, line: Line, transport: asyncio.Transport) -> None:
         """A client has come."""
         self._waiting.discard(line)
+        self._used.add(transport)
         self.want(SPARE)
 
 
@@ -166,7 +171,7 @@ class Line(asyncio.Protocol):
     def _hand_over(self) -> None:
         assert self._transport is not None
         above = self._make_above()
-        self._owner.used(self)
+        self._owner.used(self, self._transport)
         self._transport.set_protocol(above)
         above.connection_made(self._transport)
         above.data_received(self._received)

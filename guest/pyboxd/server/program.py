@@ -122,10 +122,10 @@ class Engine:
             await self._open(configuration)
         assert self._rooms is not None and self._networks is not None
         self._rooms.images.registries = _registries(configuration)
-        if not first:
-            await self._networks.republish()
         if configuration.api is not None and self._dialer is not None:
             self._dialer.open(configuration.api)
+        if not first:
+            await self._networks.republish()
         self._control.phase("ready")
         self._control.ready()
 
@@ -139,7 +139,7 @@ class Engine:
             mount("tmpfs", locations.DATA, "tmpfs")
         prepare_directories()
         async with AsyncExitStack() as undo:
-            database = Database(locations.DATABASE)
+            database = Database(locations.DATABASE, reserve=True)
             undo.callback(database.close)
             state, fabric, namespaces = self._ground or _ground()
             self._ground = None
