@@ -15,6 +15,11 @@ A state is a folder with `ram` (a sparse file that QEMU maps), `devices` (what Q
   compared beside a start when that was last done a day ago.
 
 What does not fit is removed, and a new one is made: slower, never wrong.
+
+All machines from one state begin with the same bytes, so `configure` brings fresh entropy, from which the kernel and the
+engine draw again, the time, keys and names. What stays alike is the address layout and the hash seed of the processes
+that ran when the state was saved: process 1, relay, engine, spawner, and the monitors that are forked from it; and the
+names of the two spare network namespaces. Programs in containers are started later, and have their own.
 """
 
 from __future__ import annotations
