@@ -221,14 +221,15 @@ def _sparse_sum(path: Path) -> str:
     """Return a sum over a file that does not depend on which of its zeros are holes. Holes are not read."""
     digest = hashlib.blake2b()
     zeros = bytes(_BLOCK)
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         position = 0
         while position < end:
             position, stop = _extent(file.fileno(), position, end)
             position = position // _BLOCK * _BLOCK
             while position < stop:
-                block = os.pread(file.fileno(), _BLOCK, position)
+                file.seek(position)
+                block = file.read(_BLOCK)
                 if block != zeros:
                     digest.update(position.to_bytes(8))
                     digest.update(block)
@@ -238,13 +239,14 @@ def _sparse_sum(path: Path) -> str:
 
 def _extent(descriptor: int, position: int, end: int) -> tuple[int, int]:
     """Return the next part with data: from where to where. `end` to `end` when there is none."""
-    if not hasattr(os, "SEEK_DATA"):
+    to_data, to_hole = (getattr(os, name, None) for name in ("SEEK_DATA", "SEEK_HOLE"))
+    if to_data is None or to_hole is None:
         return position, end
     try:
-        start = os.lseek(descriptor, position, os.SEEK_DATA)
+        start = os.lseek(descriptor, position, to_data)
     except OSError:  # ENXIO: only a hole is left
         return end, end
-    return start, min(end, os.lseek(descriptor, start, os.SEEK_HOLE))
+    return start, min(end, os.lseek(descriptor, start, to_hole))
 
 
 def _sync(path: Path) -> None:
