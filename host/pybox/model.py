@@ -39,6 +39,9 @@ class MachineState(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     STOPPING = "stopping"
+    SUSPENDING = "suspending"
+    SUSPENDED = "suspended"  # off, with its memory in a file
+    ASLEEP = "asleep"  # off by itself, and the next client of its socket starts it
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,11 @@ class Paths:
         return self.state / "golden"
 
     @property
+    def templates_dir(self) -> Path:
+        """Return the folder of disks that throw-away machines stand on."""
+        return self.state / "templates"
+
+    @property
     def downloads(self) -> Path:
         return self.cache / "downloads"
 

@@ -42,6 +42,8 @@ KEYS: Mapping[str, Key] = {
         Key("dns", values.addresses, "name servers of the machine; empty: the host's"),
         Key("ssh", values.flag, "true: the machine runs an ssh server for `pybox ssh`"),
         Key("golden-state", values.flag, "true: machines start from the saved state of one that was booted before"),
+        Key("autostart", values.flag, "true: run, create, build, pull and load start the machine by themselves"),
+        Key("idle", values.idle, "what it does after a time without containers and clients: suspend:15m, stop:2h, off"),
     )
 }
 
@@ -68,6 +70,8 @@ class Settings:
     dns: tuple[str, ...] = ()
     ssh: bool = True
     golden_state: bool = True
+    autostart: bool = True
+    idle: values.Idle | None = None
 
     def with_values(self, changes: Mapping[str, str]) -> Settings:
         """Return these settings with some replaced: names as in KEYS, values as typed. Raises UsageProblem."""
@@ -75,7 +79,8 @@ class Settings:
 
     def as_json(self) -> dict[str, Any]:
         """Return all values but the paths by their names, for a start request."""
-        return {name: getattr(self, _field(name)) for name in KEYS}
+        found = {name: getattr(self, _field(name)) for name in KEYS}
+        return {name: str(value) if isinstance(value, values.Idle) else value for name, value in found.items()}
 
     @classmethod
     def from_json(cls, paths: Paths, value: Mapping[str, Any]) -> Settings:

@@ -19,6 +19,8 @@ MIB = 1024 * 1024
 GIB = 1024 * MIB
 _UNITS = {"": 1, "b": 1, "k": 1024, "m": MIB, "g": GIB, "t": 1024 * GIB}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_IDLE = re.compile(r"(suspend|stop):(\d+)([smh])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
 LEAST_MEMORY_MIB = 512
 LEAST_DISK = GIB
 
@@ -165,6 +167,27 @@ def absolute_path(value: object) -> str:
     if text and not Path(text).expanduser().is_absolute():
         raise _Wrong("not an absolute path", "Give the whole path.")
     return str(Path(text).expanduser()) if text else ""
+
+
+@dataclass(frozen=True)
+class Idle:
+    """What a machine does by itself when nobody has used it for some time."""
+
+    suspends: bool  # else it stops
+    seconds: int
+    text: str  # as it was typed: suspend:15m
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def idle(value: object) -> Idle | None:
+    if value in ("", None, "off", False):
+        return None
+    match = _IDLE.fullmatch(str(value).strip())
+    if match is None or (seconds := int(match[2]) * _SECONDS[match[3]]) == 0:
+        raise _Wrong("neither `off` nor what to do and after how long", "Give suspend:15m, stop:2h or off.")
+    return Idle(match[1] == "suspend", seconds, match[0])
 
 
 def words(value: object) -> tuple[str, ...]:

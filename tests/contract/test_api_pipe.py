@@ -30,7 +30,7 @@ def connect(folder: Path, handler: Handler, client: Client) -> None:
         await pool.open()
         dialer.open(ApiWay("127.0.0.1", pool.port, pool.key))
         await pool.prove()
-        api = ApiServer(pool)
+        api = ApiServer(pool.take)
         await api.open(folder / "docker.sock")
         try:
             await asyncio.wait_for(client(folder / "docker.sock"), 30)
@@ -309,6 +309,39 @@ def test_another_host_after_a_restore(tmp_path: Path) -> None:
             line.abort()
             pool.close()
         dialer.close()
+
+    asyncio.run(main())
+
+
+def test_clients_of_a_host_that_is_gone_are_cut(tmp_path: Path) -> None:
+    """After a suspension nobody is behind a connection of the old host, and nothing in the network says so."""
+    ended = asyncio.Event()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read(100))
+        with suppress(ConnectionError):
+            await reader.read()
+        ended.set()
+
+    async def main() -> None:
+        first, dialer = pair(handler)
+        second = Pool(dialer.want)
+        await first.open()
+        await second.open()
+        way = ApiWay("127.0.0.1", first.port, first.key)
+        dialer.open(way)
+        line = await first.take()
+        line.writer.write(b"x")
+        assert await line.reader.read(1) == b"x"
+        dialer.open(way)  # the same host says the same again
+        await asyncio.sleep(0.05)
+        assert not ended.is_set()
+        dialer.open(ApiWay("127.0.0.1", second.port, second.key))
+        await asyncio.wait_for(ended.wait(), 5)
+        await second.prove()
+        dialer.close()
+        for pool in (first, second):
+            pool.close()
 
     asyncio.run(main())
 

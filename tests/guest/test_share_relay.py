@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
-from pyboxd.boot import relay
+from pyboxd.boot import folders, relay
 
 
 def reply(unique: int, body: bytes = b"") -> bytes:
@@ -27,7 +30,7 @@ RESEND = struct.pack("<IiQ", 16, 7, 0)
 
 
 @contextmanager
-def running(work: Callable[[], object]) -> Iterator[None]:
+def running(work: Callable[[], object]) -> Iterator[int]:
     child = os.fork()
     if child == 0:
         try:
@@ -35,10 +38,11 @@ def running(work: Callable[[], object]) -> Iterator[None]:
         finally:
             os._exit(0)
     try:
-        yield
+        yield child
     finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, 70_000])
@@ -61,6 +65,44 @@ def test_half_a_message_of_a_lost_host_is_dropped() -> None:
     with running(lambda: relay.carry_replies(port_out.fileno(), fuse_in, relay.Greetings())):
         assert os.read(fuse_out, 4096) == reply(1)
         assert not select.select([fuse_out], [], [], 0.3)[0]
+
+
+def test_an_order_waits_until_the_host_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole messages get to the kernel first, half of one is forgotten; who gave the order hears of it then."""
+    monkeypatch.setattr(folders, "DONE_FILE", str(tmp_path / "done"))
+    monkeypatch.setattr(folders, "PROCESS_FILE", str(tmp_path / "pid"))
+    monkeypatch.setattr(relay, "DONE_FILE", str(tmp_path / "done"))
+    asyncio.run(folders.forget_cut_message())  # nobody is there yet
+    port_out, port_in = socket.socketpair()
+    fuse_out, fuse_in = os.pipe2(os.O_DIRECT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {relay.ORDER})
+    with running(lambda: relay.carry_replies(port_out.fileno(), fuse_in, relay.Greetings(), relay._tell_done)) as child:
+        (tmp_path / "pid").write_text(str(child))
+
+        async def order() -> None:
+            asked = asyncio.create_task(folders.forget_cut_message())
+            await asyncio.sleep(0.1)
+            port_in.sendall(reply(1) + reply(2)[:9])
+            assert await asyncio.to_thread(os.read, fuse_out, 4096) == reply(1)
+            assert not asked.done()
+            port_in.shutdown(socket.SHUT_WR)
+            await asyncio.wait_for(asked, 4)
+
+        asyncio.run(order())
+        assert not select.select([fuse_out], [], [], 0.1)[0]
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {relay.ORDER})
+
+
+def test_a_relay_that_does_not_obey_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "DONE_FILE", str(tmp_path / "done"))
+    monkeypatch.setattr(folders, "PROCESS_FILE", str(tmp_path / "pid"))
+    monkeypatch.setattr(folders, "PATIENCE", 0.1)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {relay.ORDER})
+    with running(lambda: time.sleep(100)) as child:
+        (tmp_path / "pid").write_text(str(child))
+        asyncio.run(folders.forget_cut_message())
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {relay.ORDER})
 
 
 def test_greeting_is_for_the_other_process_and_makes_the_kernel_ask_again() -> None:

@@ -8,9 +8,12 @@ QMP, the control channel and the API's connections are real sockets; the engine 
     /engine-restart   the engine begins anew
     /crash            QEMU dies
     /power-off        the guest powers off by itself
+    /syncs            how often it was asked to write everything out
 
 Behaviour under an accelerator is in the environment: FAKE_QEMU_KVM=ok|hang|crash|fail. Its state can be saved and
-loaded; FAKE_QEMU_STATE=die ends one that was loaded at once, FAKE_QEMU_SAVE=stuck makes a save that does not end.
+loaded, with its memory or without; FAKE_QEMU_STATE=die ends one that was loaded when it goes on, =refuse when it is to
+load, =kill ends the hostagent at the moment when the guest should go on. FAKE_QEMU_SAVE=stuck makes a save that does
+not end, =fail one that fails, =kill ends the hostagent when all is saved and QEMU should quit.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 STATE = b"fake state"
+MEMORY = b"fake memory"
 VERSION = "QEMU emulator version 7.2.99 (fake)"
 
 
@@ -44,8 +48,14 @@ class FakeQemu:
             name: socket.socket(fileno=int(number)) for name, number in re.findall(r"socket,id=(\w+),fd=(\d+)", text)
         }
         self.console = Path(re.findall(r"file,id=console,path=(\S+)", text)[0])
+        self.disk = re.findall(r"id=data,format=qcow2,\S*file=(\S+)", text)
         self.forwards: dict[int, socket.socket] = {}
         self.configuration: dict[str, Any] = {}
+        self.ports: list[dict[str, Any]] = []  # that the guest asked for; part of its memory
+        self.syncs = 0
+        self.ignores_shared = False
+        self.saves = os.environ.get("FAKE_QEMU_SAVE", "")
+        self.loads = os.environ.get("FAKE_QEMU_STATE", "")
         self.control: socket.socket | None = None
         self.answers: queue.Queue[dict[str, Any]] = queue.Queue()
         self.token = 0
@@ -88,12 +98,14 @@ class FakeQemu:
             for command in self.commands(connection):
                 identity = {"id": command["id"]} if "id" in command else {}
                 if command["execute"] == "quit":
+                    if self.saves == "kill":
+                        os.kill(os.getppid(), signal.SIGKILL)
                     self.say(connection, **{"return": {}}, **identity)
                     return 0
                 self.say(connection, **{"return": self.execute(command)}, **identity)
                 if command["execute"] in ("migrate", "migrate-incoming"):
                     self.move_state(command["execute"], command["arguments"]["uri"].removeprefix("unix:"))
-                    data = {"status": "completed"}
+                    data = {"status": "failed" if self.saves == "fail" else "completed"}
                     stamp = {"seconds": 0, "microseconds": 0}
                     self.say(connection, event="MIGRATION", data=data, timestamp=stamp)
 
@@ -120,15 +132,19 @@ class FakeQemu:
         if verb == "migrate":
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.connect(path)
-                if os.environ.get("FAKE_QEMU_SAVE") == "stuck":
+                if self.saves == "stuck":
                     time.sleep(600)
-                connection.sendall(STATE)
+                memory = MEMORY + json.dumps([self.configuration, self.ports, self.syncs]).encode()
+                connection.sendall(STATE if self.ignores_shared else memory)
             return
         connection, _ = self.state_listener.accept()
         with connection, connection.makefile("rb") as stream:
-            if stream.read() != STATE:
-                print("fake: this is no state", file=sys.stderr, flush=True)
-                os._exit(1)
+            found = stream.read()
+        if self.loads == "refuse" or not found.startswith(STATE if self.ignores_shared else MEMORY):
+            print("fake: this is no state", file=sys.stderr, flush=True)
+            os._exit(1)
+        if not self.ignores_shared:
+            self.configuration, self.ports, self.syncs = json.loads(found.removeprefix(MEMORY))
 
     def execute(self, command: dict[str, Any]) -> object:
         if command["execute"] == "query-blockstats":
@@ -137,7 +153,16 @@ class FakeQemu:
             self.state_listener = socket.socket(socket.AF_UNIX)
             self.state_listener.bind(command["arguments"]["uri"].removeprefix("unix:"))
             self.state_listener.listen()
+        if command["execute"] == "migrate-set-capabilities":
+            found = {item["capability"]: item["state"] for item in command["arguments"]["capabilities"]}
+            self.ignores_shared = found["x-ignore-shared"]
+        if command["execute"] == "query-migrate":
+            return {"status": "failed", "error-desc": "fake: nobody takes it"}
+        if command["execute"] == "stop":
+            self.runs.clear()
         if command["execute"] == "cont":
+            if self.loads == "kill":
+                os.kill(os.getppid(), signal.SIGKILL)
             self.runs.set()
         if command["execute"] == "human-monitor-command":
             return self.human(command["arguments"]["command-line"])
@@ -165,10 +190,10 @@ class FakeQemu:
         self.runs.wait()
         if not talks:
             return
-        if self.incoming and os.environ.get("FAKE_QEMU_STATE") == "die":
+        if self.incoming and self.loads == "die":
             os._exit(1)
         self.introduce()
-        for line in self.control.makefile("r"):
+        for line in filter(str.strip, self.control.makefile("r")):
             message = json.loads(line)
             if message["type"] == "answer":
                 self.answers.put(message)
@@ -179,11 +204,20 @@ class FakeQemu:
         self.token += 1
         self.tell(type="resync", token=f"life {self.token}")
         hello = {"protocol": int(os.environ.get("FAKE_QEMU_PROTOCOL", "2")), "image": "fake", "generation": ""}
-        self.tell(type="event", name="hello", params={**hello, "state": "fresh"})
+        state = "configured" if self.configuration else "fresh"
+        self.tell(type="event", name="hello", params={**hello, "state": state})
+        if self.configuration:
+            self.tell(type="event", name="ready")
 
     def serve_request(self, message: dict[str, Any]) -> None:
+        assert self.runs.is_set()
         if message["method"] == "configure":
             self.configuration = message["params"]
+            self.touch_disk()
+            for number, port in enumerate(self.ports):
+                self.tell(type="request", id=100 + number, method="publish", params=port)
+        if message["method"] == "sync":
+            self.syncs += 1
         self.tell(type="answer", id=message["id"], result={})
         if message["method"] == "configure":
             threading.Thread(target=self.dial, daemon=True).start()
@@ -195,6 +229,12 @@ class FakeQemu:
         self.tell(type="event", name="stopped")
         time.sleep(0.05)
         os._exit(0)
+
+    def touch_disk(self) -> None:
+        """Write to the data disk, as whoever mounts it does."""
+        for path in self.disk:
+            with open(path, "ab") as disk:
+                disk.write(b"x")
 
     def tell(self, **message: object) -> None:
         assert self.control is not None
@@ -227,7 +267,12 @@ class FakeQemu:
         if path.startswith("/publish/"):
             params = {"protocol": "tcp", "host_ip": "", "host_port": int(path.split("/")[2]), "guest_port": 40001}
             self.tell(type="request", id=1, method="publish", params=params)
-            return self.answers.get(timeout=10)
+            answer = self.answers.get(timeout=10)
+            if "result" in answer:
+                self.ports.append({**params, "host_port": answer["result"]["host_port"]})
+            return answer
+        if path == "/syncs":
+            return self.syncs
         if path == "/engine-restart":
             self.configuration = {}
             self.introduce()

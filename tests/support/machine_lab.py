@@ -43,6 +43,9 @@ class Machine:
     def stop(self, timeout: float = 5.0) -> bool:
         return lifecycle.stop(self.settings, "default", timeout)
 
+    def suspend(self) -> bool:
+        return lifecycle.suspend(self.settings, "default")
+
     def status(self) -> MachineStatus:
         return lifecycle.status(self.settings, "default")
 

@@ -5,8 +5,8 @@
     host_ip, host_port = await control.publish("tcp", "", 8080, 40001)
 
 `configure(configuration, moment)` and `stop(timeout)` are coroutines of the engine, `want(count)` is called when so
-many clients of the API wait; the rest is answered here. A host that closes the port and opens it again finds a new
-conversation.
+many clients of the API wait, `is_busy()` when the host asks whether something goes on; the rest is answered here. A
+host that closes the port and opens it again finds a new conversation.
 """
 
 from __future__ import annotations
@@ -38,11 +38,16 @@ class ControlClient:
     """One conversation with the host at a time. All methods are for the event loop's thread."""
 
     def __init__(
-        self, configure: ConfigureHandler, stop: StopHandler, want: Callable[[int], None] = lambda _count: None
+        self,
+        configure: ConfigureHandler,
+        stop: StopHandler,
+        want: Callable[[int], None] = lambda _count: None,
+        is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._configure = configure
         self._stop = stop
         self._want = want
+        self._is_busy = is_busy
         self._peer = Peer()
         self._token = os.urandom(16).hex()
         self._descriptor = -1
@@ -187,8 +192,7 @@ class ControlClient:
     async def _answer(self, request: Request) -> None:
         conversation = self._conversation
         try:
-            await self._carry_out(request.method, request.params)
-            answer = Answer(request.id)
+            answer = Answer(request.id, await self._carry_out(request.method, request.params))
         except PyboxdError as error:
             answer = Answer(request.id, failure=Failure(str(error)))
         except Exception as error:
@@ -198,7 +202,7 @@ class ControlClient:
         if conversation == self._conversation:
             self._send(answer)
 
-    async def _carry_out(self, method: str, params: Params) -> None:
+    async def _carry_out(self, method: str, params: Params) -> Params:
         match method:
             case "configure":
                 values, moment = configuration.parse(params)
@@ -217,10 +221,13 @@ class ControlClient:
                 from pyboxd.boot import folders  # after a suspension only
 
                 await folders.forget_cut_message()
+            case "activity":
+                return {"busy": self._is_busy()}
             case "ping":
                 pass
             case _:
                 raise NotImplementedHere(f"this engine does not know the request {method}")
+        return {}
 
     async def _stopping(self, timeout: float) -> None:
         try:

@@ -1,7 +1,7 @@
 """Folders after a suspension: what the relay has of half a message is forgotten before a new folder server comes.
 
-The machine stood still while its host ended, so the port could not say that the host is gone. What comes next would
-be taken for the rest of the message that was cut, and a program would read it.
+The machine stood still when its host ended. Were the next one there before the relay has seen the port without a host,
+what it sends would be taken for the rest of the message that was cut, and a program would read it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ a write, so only the replies have to be found in the stream.
 The host's server may be started again, or the machine be restored: then the stream may have been cut anywhere. So every
 connection begins with a greeting of the server. It has a secret that goes before the next request, for the server to
 know where requests begin, and it makes the kernel send again what has no reply. Half a message is forgotten when the
-port says that the host is gone, and by order (`folders.py`) where it cannot say so, because the machine stood still.
+port says that the host is gone; whoever has to know that this was seen gives an order (`folders.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import select
 import signal
 from collections.abc import Callable, Sequence
 from errno import EBADMSG, EINTR, EINVAL, ENODEV, ENOENT
@@ -32,9 +31,9 @@ MESSAGE = MAX_DATA + 4096
 GREETING = (0x7079_626F).to_bytes(4, "little")  # in place of an error; this and the next as in share/protocol.py
 SECRET_LENGTH = 16
 PAUSE = 1.0  # seconds between looks whether the host is there, beside the kernel's signal that it is
-ORDER = signal.SIGUSR1  # to the process of the replies: what is half there will never be whole
+ORDER = signal.SIGUSR1  # to the process of the replies: say when the host is gone and half a message forgotten
 PROCESS_FILE = f"{RUN}/relay.pid"  # the number of that process, once it takes orders
-DONE_FILE = f"{RUN}/relay.done"  # made by it when the order is carried out
+DONE_FILE = f"{RUN}/relay.done"  # how it says so
 
 _OUT_HEADER = Struct("<IiQ")  # struct fuse_out_header: len error unique
 _RESEND = _OUT_HEADER.pack(_OUT_HEADER.size, 7, 0)  # FUSE_NOTIFY_RESEND, Linux 6.9
@@ -63,10 +62,6 @@ class Greetings:
     def get(self) -> bytes:
         """The secret of the newest."""
         return self._page[:]
-
-
-class _Cut(Exception):
-    """The order has come."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -121,7 +116,7 @@ def _run_replies(parent: int, carry: Callable[[], None]) -> None:
     """Be the second process."""
     try:
         prctl(k.PR_SET_PDEATHSIG, signal.SIGKILL)
-        take_orders()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {ORDER})
         with open(PROCESS_FILE, "w") as file:
             file.write(str(os.getpid()))
         if os.getppid() == parent:
@@ -157,63 +152,34 @@ def _write(port: int, data: memoryview) -> None:
         data = data[os.write(port, data) :]
 
 
-def take_orders() -> None:
-    """Let the order interrupt this process, once: until it is carried out, the next one waits."""
-
-    def interrupt(*_: object) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {ORDER})
-        raise _Cut
-
-    signal.pthread_sigmask(signal.SIG_BLOCK, {ORDER})
-    signal.signal(ORDER, interrupt)
-
-
 def carry_replies(port: int, fuse: int, greetings: Greetings, tell_done: Callable[[], None] = lambda: None) -> None:
     """From the host to the kernel, for ever. `tell_done` is called when an order is carried out."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO, ORDER})
     fcntl.fcntl(port, fcntl.F_SETOWN, os.getpid())
     buffer = memoryview(bytearray(2 * MESSAGE))
-    while True:
-        try:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {ORDER})
-            _carry_replies(port, fuse, greetings, buffer)
-        except _Cut:
-            _drain(port, buffer)
-            tell_done()
-
-
-def _carry_replies(port: int, fuse: int, greetings: Greetings, buffer: memoryview) -> None:
     end = 0
     while True:
         count = os.readv(port, [buffer[end:]])
         if count == 0:
             end = 0  # the rest of this message will not come
-            _wait_for_host(port)
+            if _wait_for_host(port) == ORDER:
+                tell_done()
             continue
         end = _take_messages(buffer, end + count, fuse, greetings)
 
 
-def _drain(port: int, buffer: memoryview) -> None:
-    """Read what is there and drop it."""
-    looking = select.poll()
-    looking.register(port, select.POLLIN)
-    while looking.poll(0):
-        if os.readv(port, [buffer]) == 0:
-            return
+def _wait_for_host(port: int) -> int:
+    """Wait for a change of the port, or for an order, which waits for this moment; the signal, 0 for none."""
+    flags = fcntl.fcntl(port, fcntl.F_GETFL)
+    fcntl.fcntl(port, fcntl.F_SETFL, flags | os.O_ASYNC)  # a signal for every change of the port
+    found = signal.sigtimedwait({signal.SIGIO, ORDER}, PAUSE)
+    fcntl.fcntl(port, fcntl.F_SETFL, flags)
+    return found.si_signo if found else 0
 
 
 def _tell_done() -> None:
     with open(DONE_FILE, "w"):
         pass
-
-
-def _wait_for_host(port: int) -> None:
-    flags = fcntl.fcntl(port, fcntl.F_GETFL)
-    fcntl.fcntl(port, fcntl.F_SETFL, flags | os.O_ASYNC)  # a signal for every change of the port
-    try:
-        signal.sigtimedwait({signal.SIGIO}, PAUSE)
-    finally:
-        fcntl.fcntl(port, fcntl.F_SETFL, flags)
 
 
 def _take_messages(buffer: memoryview, end: int, fuse: int, greetings: Greetings) -> int:

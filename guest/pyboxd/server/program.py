@@ -22,7 +22,7 @@ from pyboxd.api.paths import HostPaths
 from pyboxd.api.rooms import Rooms, prepare_directories
 from pyboxd.api.schema.system import Release
 from pyboxd.api.system import Surroundings
-from pyboxd.boot import devices
+from pyboxd.boot import devices, ssh
 from pyboxd.boot.configuration import Configuration, Moment
 from pyboxd.boot.control import MANIFEST, ControlClient
 from pyboxd.boot.data import mount_data_disk, unmount_data_disk
@@ -61,7 +61,7 @@ class Engine:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._system = System(runtime)
-        self._control = ControlClient(self._configure, self._stop, self._clients_wait)
+        self._control = ControlClient(self._configure, self._stop, self._clients_wait, self._is_busy)
         self._paths = HostPaths()
         self._configuration = Configuration()
         self._database: Database | None = None
@@ -163,6 +163,11 @@ class Engine:
     def _clients_wait(self, count: int) -> None:
         if self._dialer is not None:
             self._dialer.want(count)
+
+    def _is_busy(self) -> bool:
+        """Whether something goes on here that the host cannot see."""
+        rooms = self._rooms
+        return ssh.has_sessions() or (rooms is not None and any(found.state.running for found in rooms.containers))
 
     def _surroundings(self) -> Surroundings:
         proxies = self._configuration.proxies

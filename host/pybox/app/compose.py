@@ -10,6 +10,7 @@ from pybox import hostos, settings
 from pybox.paths import Paths
 
 if TYPE_CHECKING:
+    from pybox.app.fresh import Fresh
     from pybox.app.machines import Machines, Report
     from pybox.engine.client import EngineClient
     from pybox.hostos.interface import Console
@@ -37,11 +38,18 @@ def engine(machine: str) -> EngineClient:
 
 
 def engine_or_start(machine: str, report: Report) -> EngineClient:
-    """A client of the machine's engine; starts the machine first when it does not run."""
+    """A client of the machine's engine; starts the machine first when it does not run, unless settings forbid it."""
     client = engine(machine)
-    if not client.answers():
+    if not client.answers() and settings.load(paths(), machine).autostart:
         machines().start(machine, report)
     return client
+
+
+def fresh(origin: str, report: Report) -> Fresh:
+    """A throw-away machine beside the user's own."""
+    from pybox.app.fresh import Fresh
+
+    return Fresh(machines(), paths(), origin, report)
 
 
 def console() -> Console:

@@ -19,6 +19,7 @@ from pybox.settings_values import to_text
 if TYPE_CHECKING:
     from pybox.app.ssh import SshEndpoint
     from pybox.machine.status import MachineStatus
+    from pybox.qemu.probe import Qemu
 
 DEFAULT_MACHINE = "default"
 
@@ -47,6 +48,7 @@ class Started:
 
     was_running: bool
     seconds: float
+    was_suspended: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,27 +76,40 @@ class Status:
 
     def lines(self) -> list[tuple[str, str]]:
         found = self.found
-        rows = [("Machine", found.name), ("State", found.state.value)]
+        waits = found.pid is not None and found.state in (MachineState.SUSPENDED, MachineState.ASLEEP)
+        remark = ": it was idle, and starts for the next client of its socket" if waits else ""
+        rows = [("Machine", found.name), ("State", found.state.value + remark)]
+        if found.suspended_at:
+            rows.append(("Suspended at", _moment(found.suspended_at)))
         if found.started_at:
-            rows.append(("Up since", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.started_at))))
+            rows.append(("Up since", _moment(found.started_at)))
         if found.cpus:
             rows.append(("CPUs", str(found.cpus)))
         if found.memory_mib:
             rows.append(("Memory", f"{found.memory_mib} MiB"))
         if found.disk_size:
             rows.append(("Disk", f"{found.disk_used / 1e9:.1f} of {found.disk_size / 1e9:.0f} GB on this computer"))
+        if found.saved_size:
+            rows.append(("Saved memory", f"{found.saved_size / 1e9:.1f} GB on this computer"))
         if found.accelerator:
             rows.append(("Accelerator", found.accelerator.value))
         rows += [("", f"{item.accelerator} does not work here: {item.reason}") for item in found.verdicts if not item.works]
         if found.qemu:
             rows.append(("QEMU", found.qemu))
-        if self.running:
+        if self.running or waits:
             rows.append(("Socket", str(found.api_socket)))
+        if found.idle:
+            what, _, time_text = found.idle.partition(":")
+            rows.append(("Idle", f"it will {what} after {time_text} without containers and clients"))
         rows += [("Port", f"{item.host_ip}:{item.host_port}/{item.protocol}") for item in found.ports]
         rows += [("Share", item.host_path + (" (read-only)" if item.readonly else "")) for item in found.shares]
         if found.last_error:
             rows.append(("Last error", found.last_error))
         return rows
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 class Machines:
@@ -103,10 +118,15 @@ class Machines:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
 
-    def start(self, machine: str, report: Report) -> Started:
-        """Start a machine; builds the guest image first when there is none."""
+    def start(self, machine: str, report: Report, *, discard: bool = False) -> Started:
+        """Start a machine, or resume it; builds the guest image first when there is none.
+
+        With `discard` the memory of a suspended one is given up, and it boots.
+        """
         began = time.monotonic()
         wanted = settings.load(self._paths, machine)
+        if discard:
+            lifecycle.discard(wanted, machine)
         before = lifecycle.status(wanted, machine)
         if before.state is MachineState.RUNNING:
             return Started(True, 0.0)
@@ -119,11 +139,39 @@ class Machines:
         from pybox_image import guestcode
 
         lifecycle.start(wanted, machine, image, guestcode.pack(guest_code_folder()), phase)
-        return Started(False, time.monotonic() - began)
+        return Started(False, time.monotonic() - began, before.state is MachineState.SUSPENDED)
 
-    def stop(self, machine: str, timeout: float) -> bool:
-        """False when it did not run."""
-        return lifecycle.stop(settings.load(self._paths, machine), machine, timeout)
+    def suspend(self, machine: str) -> float | None:
+        """Suspend a running machine; the seconds that it took, None when it was suspended already."""
+        began = time.monotonic()
+        if not lifecycle.suspend(settings.load(self._paths, machine), machine):
+            if self.status(machine).found.state is MachineState.SUSPENDED:
+                return None
+            self._running(machine)
+        return time.monotonic() - began
+
+    def resume(self, machine: str, report: Report) -> Started:
+        """Resume a suspended machine; nothing happens to one that runs."""
+        state = self.status(machine).found.state
+        if state in (MachineState.STOPPED, MachineState.MISSING):
+            raise MachineError(f'Machine "{machine}" is not suspended.', resolution="Start it with: pybox start")
+        return self.start(machine, report)
+
+    def stop(self, machine: str, timeout: float, report: Report, *, discard: bool = False) -> bool:
+        """Stop a machine; False when it did not run.
+
+        A suspended one is resumed first: its containers end, and what they wrote gets to the disk. With `discard` its
+        memory is given up instead.
+        """
+        wanted = settings.load(self._paths, machine)
+        if discard and lifecycle.discard(wanted, machine):
+            return True
+        if lifecycle.status(wanted, machine).state is MachineState.SUSPENDED:
+            self.start(machine, report)
+        did_run = lifecycle.stop(wanted, machine, timeout)
+        if lifecycle.status(wanted, machine).state is MachineState.SUSPENDED:
+            raise MachineError(f'Machine "{machine}" was suspended meanwhile.', resolution="Stop it again: pybox stop")
+        return did_run
 
     def delete(self, machine: str) -> None:
         wanted = settings.load(self._paths, machine)
@@ -155,6 +203,13 @@ class Machines:
         self._running(machine)
         address = settings.load(self._paths, machine).default_host_ip
         return "127.0.0.1" if address == "0.0.0.0" else address
+
+    def qemu(self, machine: str) -> Qemu:
+        """The QEMU that would run the machine. Raises MachineError when there is none."""
+        from pybox.qemu import probe
+
+        wanted = settings.load(self._paths, machine)
+        return probe.find(self._arch(wanted), wanted.qemu, self._paths.qemu_file)
 
     def docker_host(self, machine: str) -> str:
         """DOCKER_HOST for the machine."""
@@ -213,6 +268,8 @@ class Machines:
 
     def _running(self, machine: str) -> MachineStatus:
         found = self.status(machine).found
+        if found.state is MachineState.SUSPENDED:
+            raise MachineError(f'Machine "{machine}" is suspended.', resolution="Resume it with: pybox resume")
         if found.state is not MachineState.RUNNING:
             raise MachineError(f'Machine "{machine}" is not running.', resolution="Start it with: pybox start")
         return found

@@ -13,12 +13,15 @@ from pybox.cli.context import Context, pass_context
 @click.option("--verbose", "-v", is_flag=True, help="Machine: show the phases with their times.")
 @click.option("--attach", "-a", is_flag=True, help="Container: attach its output, end with its exit status.")
 @click.option("--interactive", "-i", is_flag=True, help="Container: attach standard input.")
+@machine.discard_option
 @click.argument("containers", nargs=-1, metavar="[CONTAINER...]")
 @pass_context
-def start(context: Context, containers: tuple[str, ...], verbose: bool, attach: bool, interactive: bool) -> int:
-    """Start the machine, or one or more stopped containers."""
+def start(
+    context: Context, containers: tuple[str, ...], verbose: bool, attach: bool, interactive: bool, discard: bool
+) -> int:
+    """Start the machine (or resume it), or one or more stopped containers."""
     if not containers:
-        machine.start_machine(context, verbose=verbose)
+        machine.start_machine(context, verbose=verbose, discard=discard)
         return 0
     if attach or interactive:
         from pybox.app.containers import start_attached
@@ -32,12 +35,16 @@ def start(context: Context, containers: tuple[str, ...], verbose: bool, attach: 
 @click.command()
 @click.option("--time", "-t", "timeout", type=int, help="Seconds to wait before killing.")
 @click.option("--signal", "-s", help="Container: signal to send.")
+@machine.discard_option
 @click.argument("containers", nargs=-1, metavar="[CONTAINER...]")
 @pass_context
-def stop(context: Context, containers: tuple[str, ...], timeout: int | None, signal: str | None) -> int:
-    """Stop the machine, or one or more running containers."""
+def stop(context: Context, containers: tuple[str, ...], timeout: int | None, signal: str | None, discard: bool) -> int:
+    """Stop the machine, or one or more running containers.
+
+    A suspended machine is resumed first, so that its containers end properly.
+    """
     if not containers:
-        machine.stop_machine(context, timeout=10 if timeout is None else timeout)
+        machine.stop_machine(context, timeout=10 if timeout is None else timeout, discard=discard)
         return 0
     query = {"t": timeout, "signal": signal}
     return each(containers, lambda name: context.client.post(f"/containers/{name}/stop", query))
@@ -46,12 +53,13 @@ def stop(context: Context, containers: tuple[str, ...], timeout: int | None, sig
 @click.command()
 @click.option("--time", "-t", "timeout", type=int, help="Seconds to wait before killing.")
 @click.option("--verbose", "-v", is_flag=True, help="Machine: show the phases with their times.")
+@machine.discard_option
 @click.argument("containers", nargs=-1, metavar="[CONTAINER...]")
 @pass_context
-def restart(context: Context, containers: tuple[str, ...], timeout: int | None, verbose: bool) -> int:
+def restart(context: Context, containers: tuple[str, ...], timeout: int | None, verbose: bool, discard: bool) -> int:
     """Restart the machine, or one or more containers."""
     if not containers:
-        machine.restart_machine(context, verbose=verbose)
+        machine.restart_machine(context, verbose=verbose, discard=discard)
         return 0
     return each(containers, lambda name: context.client.post(f"/containers/{name}/restart", {"t": timeout}))
 

@@ -63,7 +63,9 @@ def run(context: Context, image: str, command: tuple[str, ...], detach: bool, **
     request = _request(image, command, flags, detach=detach)
     if request.tty and request.interactive and not detach and not context.console.is_terminal():
         raise UsageProblem("the input device is not a TTY", resolution="Leave out -t when input is not a terminal.")
-    client = context.started_client()
+    if detach and context.fresh:
+        raise UsageProblem("--fresh and --detach do not go together", "The machine would be gone at once.")
+    client = context.started_client([image])
     try:
         if not detach:
             return containers.run(client, request, context.console, _puller(client))

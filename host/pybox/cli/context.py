@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pybox.errors import UsageProblem
+
 if TYPE_CHECKING:
+    from pybox.app.fresh import Fresh
     from pybox.app.machines import Machines
     from pybox.engine.client import EngineClient
     from pybox.hostos.interface import Console
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 class Context:
     machine: str
     debug: bool = False
+    fresh: bool = False  # the command gets a throw-away machine
+    at_end: ExitStack = field(default_factory=ExitStack)  # of the command
 
     @cached_property
     def machines(self) -> Machines:
@@ -31,13 +37,33 @@ class Context:
         """The engine of the running machine; MachineError that says how to start it otherwise."""
         from pybox.app.compose import engine
 
+        if self.fresh:
+            raise UsageProblem("--fresh does not go with this command", "", "It goes with run, build and test.")
         return engine(self.machine)
 
-    def started_client(self) -> EngineClient:
-        """The engine; starts the machine first when it does not run (`pybox run`)."""
-        from pybox.app.compose import engine_or_start
+    @contextmanager
+    def fresh_machine(self, images: Sequence[str]) -> Iterator[Fresh]:
+        """A throw-away machine with images of the user's own one; it is gone behind the block."""
+        from pybox.app.compose import fresh
         from pybox.cli.machine import PhasePrinter
 
+        made = fresh(self.machine, PhasePrinter(verbose=False))
+        try:
+            made.open(images)
+            yield made
+        finally:
+            made.close()
+
+    def started_client(self, images: Sequence[str] = ()) -> EngineClient:
+        """The engine; starts the machine first when it does not run (`pybox run`).
+
+        With --fresh it is that of a throw-away machine, which has these images, for the rest of the command.
+        """
+        from pybox.app.compose import engine, engine_or_start
+        from pybox.cli.machine import PhasePrinter
+
+        if self.fresh:
+            return engine(self.at_end.enter_context(self.fresh_machine(images)).machine)
         return engine_or_start(self.machine, PhasePrinter(verbose=False))
 
     @cached_property

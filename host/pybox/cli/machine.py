@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from pybox.app.machines import Phase
+from pybox.app.machines import Phase, Started
 from pybox.cli import output
 from pybox.cli.context import Context, pass_context
 
@@ -36,26 +37,62 @@ class PhasePrinter:
             output.note(text)
 
 
-def start_machine(context: Context, *, verbose: bool) -> None:
+def start_machine(context: Context, *, verbose: bool, discard: bool = False) -> None:
     """`pybox start`."""
-    printer = PhasePrinter(verbose=verbose)
-    running = context.machines.start(context.machine, printer)
-    word = "is already running" if running.was_running else f"started in {running.seconds:.1f} s"
-    output.say(f'Machine "{context.machine}" {word}.')
+    running = context.machines.start(context.machine, PhasePrinter(verbose=verbose), discard=discard)
+    _say_started(context, running)
     if not running.was_running:
         output.say('Point docker at it with: eval "$(pybox shellinit)"')
 
 
-def stop_machine(context: Context, *, timeout: float) -> None:
+def _say_started(context: Context, running: Started) -> None:
+    verb = "resumed" if running.was_suspended else "started"
+    word = "is already running" if running.was_running else f"{verb} in {running.seconds:.1f} s"
+    output.say(f'Machine "{context.machine}" {word}.')
+
+
+def stop_machine(context: Context, *, timeout: float, discard: bool = False) -> None:
     """`pybox stop`."""
-    stopped = context.machines.stop(context.machine, timeout)
+    stopped = context.machines.stop(context.machine, timeout, PhasePrinter(verbose=False), discard=discard)
     output.say(f'Machine "{context.machine}" {"stopped" if stopped else "is not running"}.')
 
 
-def restart_machine(context: Context, *, verbose: bool) -> None:
+def restart_machine(context: Context, *, verbose: bool, discard: bool = False) -> None:
     """`pybox restart`."""
-    context.machines.stop(context.machine, 30)
+    context.machines.stop(context.machine, 30, PhasePrinter(verbose=verbose), discard=discard)
     start_machine(context, verbose=verbose)
+
+
+def discard_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option that gives a suspended machine's memory up."""
+    return click.option(
+        "--discard", is_flag=True, help="Machine: give up its saved memory if it is suspended, as after a power failure."
+    )(command)
+
+
+@click.command()
+@pass_context
+def suspend(context: Context) -> None:
+    """Put the machine's memory into a file and end it; `pybox resume` goes on from there.
+
+    Containers do not notice, but for the time that has passed. Connections from this computer into the machine end.
+    """
+    seconds = context.machines.suspend(context.machine)
+    word = "is suspended already" if seconds is None else f"suspended in {seconds:.1f} s"
+    output.say(f'Machine "{context.machine}" {word}.')
+
+
+@click.command()
+@click.option("--verbose", "-v", is_flag=True, help="Show the phases with their times.")
+@pass_context
+def resume(context: Context, verbose: bool) -> None:
+    """Let a suspended machine go on, with all its containers and ports; `pybox start` does the same.
+
+    It goes on with the memory, CPUs and folders that it had; changed settings wait for its next start. Its saved memory
+    fits only the data disk that it left and the same QEMU, guest image and version of pybox. When it no longer does,
+    `pybox start --discard` boots the machine instead: for containers as if the power had failed.
+    """
+    _say_started(context, context.machines.resume(context.machine, PhasePrinter(verbose=verbose)))
 
 
 @click.command()
@@ -195,26 +232,29 @@ def machine_list(context: Context, template: str | None, quiet: bool) -> None:
 
 @click.command("start")
 @click.option("--verbose", "-v", is_flag=True, help="Show the phases with their times.")
+@discard_option
 @pass_context
-def machine_start(context: Context, verbose: bool) -> None:
-    """Start the machine."""
-    start_machine(context, verbose=verbose)
+def machine_start(context: Context, verbose: bool, discard: bool) -> None:
+    """Start the machine, or resume it."""
+    start_machine(context, verbose=verbose, discard=discard)
 
 
 @click.command("stop")
 @click.option("--time", "-t", "timeout", type=float, default=10.0, show_default=True, help="Seconds for containers.")
+@discard_option
 @pass_context
-def machine_stop(context: Context, timeout: float) -> None:
-    """Stop the machine."""
-    stop_machine(context, timeout=timeout)
+def machine_stop(context: Context, timeout: float, discard: bool) -> None:
+    """Stop the machine; a suspended one is resumed first, so that its containers end properly."""
+    stop_machine(context, timeout=timeout, discard=discard)
 
 
 @click.command("restart")
 @click.option("--verbose", "-v", is_flag=True, help="Show the phases with their times.")
+@discard_option
 @pass_context
-def machine_restart(context: Context, verbose: bool) -> None:
+def machine_restart(context: Context, verbose: bool, discard: bool) -> None:
     """Restart the machine."""
-    restart_machine(context, verbose=verbose)
+    restart_machine(context, verbose=verbose, discard=discard)
 
 
 @click.command("build-image")
@@ -226,6 +266,8 @@ def machine_build_image(context: Context, arch: str | None) -> None:
 
 
 COMMANDS: dict[str, click.Command] = {
+    "suspend": suspend,
+    "resume": resume,
     "status": status,
     "delete": delete,
     "ip": ip,

@@ -21,6 +21,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "start": ("both", "Start the machine, or containers"),
     "stop": ("both", "Stop the machine, or containers"),
     "restart": ("both", "Restart the machine, or containers"),
+    "suspend": ("machine", "Put the machine's memory into a file and end it"),
+    "resume": ("machine", "Let a suspended machine go on"),
     "status": ("machine", "Show what the machine does"),
     "delete": ("machine", "Delete the machine and all it holds"),
     "ip": ("machine", "Print the address where published ports answer"),
@@ -29,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "config": ("machine", "Read and change settings"),
     "shellinit": ("machine", "Print what points docker at the machine"),
     "machine": ("machine", "The machine, in the long form"),
+    "test": ("fresh", "Run a program against a clean machine of its own"),
     "run": ("containers", "Create and run a new container from an image"),
     "create": ("containers", "Create a new container"),
     "exec": ("containers", "Execute a command in a running container"),
@@ -82,6 +85,7 @@ class LazyGroup(click.Group):
         titles = {
             "both": "Machine and containers",
             "machine": "Machine",
+            "fresh": "Machine",
             "containers": "Containers",
             "images": "Images",
             "system": "System",
@@ -115,12 +119,14 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) 
     epilog="`pybox start` makes and starts the machine; `pybox run --help` shows what a container can have.",
 )
 @click.option("--machine", "-M", envvar="PYBOX_MACHINE", default="default", show_default=True, help="Machine to use.")
+@click.option("--fresh", is_flag=True, help="Take a clean machine for this one command (run, build).")
 @click.option("--debug", is_flag=True, help="Show a traceback for every error.")
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version.")
 @click.pass_context
-def cli(ctx: click.Context, machine: str, debug: bool) -> None:
+def cli(ctx: click.Context, machine: str, fresh: bool, debug: bool) -> None:
     """Containers on your desktop: a small Linux VM and a Docker-compatible engine."""
-    ctx.obj = Context(machine=machine, debug=debug)
+    ctx.obj = Context(machine=machine, debug=debug, fresh=fresh)
+    ctx.call_on_close(ctx.obj.at_end.close)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
 from pybox.hostagent.local import Listener, hung_up, serve
-from pybox.hostagent.pool import CHUNK, Line, Pool
+from pybox.hostagent.pool import CHUNK, Line
 
 log = logging.getLogger(__name__)
 _WATCH = 0.5  # seconds between looks whether a client that only listens is still there
@@ -16,16 +18,25 @@ _LINGER = 3.0  # seconds that a client gets to end its input after the engine ha
 
 
 class ApiServer:
-    """Serves a machine's `docker.sock`."""
+    """Serves a machine's `docker.sock`. `take` gives a connection to the engine; a client waits for as long as it takes."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, take: Callable[[], Awaitable[Line]]) -> None:
+        self.last_used = time.monotonic()  # when the last client has gone
+        self._take = take
         self._listener: Listener | None = None
         self._address: Path | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._served: set[asyncio.Task[None]] = set()  # those that have got a connection
+
+    @property
+    def clients(self) -> int:
+        """Return how many are connected."""
+        return len(self._connections)
 
     async def open(self, address: Path) -> None:
-        """Listen from now on."""
+        """Listen from now on; nothing happens when that is so already."""
+        if self._listener is not None:
+            return
         self._listener = await serve(address, self._connected)
         self._address = address
 
@@ -36,16 +47,25 @@ class ApiServer:
         if self._address is not None:
             with suppress(OSError):
                 self._address.unlink()
-        for task in list(self._connections):
+        await self._cancel(self._connections)
+
+    async def cut(self) -> None:
+        """End the connections of clients whose engine is gone; those that still wait for one wait on."""
+        await self._cancel(self._served)
+
+    @staticmethod
+    async def _cancel(connections: set[asyncio.Task[None]]) -> None:
+        tasks = list(connections)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
         try:
-            await self._serve(reader, writer)
+            await self._serve(reader, writer, task)
         except (OSError, EOFError) as error:
             log.debug("a connection ended: %s", error)
         except asyncio.CancelledError:
@@ -53,10 +73,13 @@ class ApiServer:
             raise
         finally:
             self._connections.discard(task)
+            self._served.discard(task)
+            self.last_used = time.monotonic()
             writer.close()  # after what is still on its way to the client
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        line = await self._pool.take()
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
+        line = await self._take()
+        self._served.add(task)
         try:
             if await _Connection(reader, writer, line).carry():
                 line.writer.close()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pybox import process
@@ -34,7 +35,7 @@ _MONITOR = 30.0  # seconds
 _SIGN_OF_LIFE = 5.0  # seconds that an unproved accelerator has
 _UNPROVED_BOOT = 30.0  # seconds until a guest under an unproved accelerator must talk
 _BOOT = 90.0  # seconds until any guest must talk; an emulated one on a busy host takes its time
-_RESTORE = 15.0  # seconds until one from a saved state must; it takes a tenth of one
+RESTORE = 15.0  # seconds until one from a saved state must; it takes a tenth of one
 _LAST_MOMENT = 0.5  # seconds between the end of QEMU's connections and that of its process
 
 
@@ -67,6 +68,16 @@ class Plan:
         return EngineMachine(board, self.files.name, self.image.root_disk, self.files.data_disk, channels)
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """A saved state that a machine goes on from instead of booting."""
+
+    stream: Path
+    has_memory: bool  # RAM is in the stream, and the guest knows this host from before
+    patience: float  # seconds to load it
+    take: Callable[[], Awaitable[None]] | None = None  # called when it is loaded, and before the guest goes on
+
+
 class NoLife(MachineError):
     """Nothing came from the guest in time: its accelerator does not work."""
 
@@ -97,7 +108,7 @@ class Boot:
         self.ports: Ports | None = None
         self.guest: Guest | None = None
 
-    async def start(self, machine: Callable[[Channels], EngineMachine], state: GoldenState | None = None) -> None:
+    async def start(self, machine: Callable[[Channels], EngineMachine], beginning: Beginning | None = None) -> None:
         """Start QEMU and return when the guest has said who it is.
 
         Raises MachineError with all that was seen; NoLife when the accelerator is at fault.
@@ -110,22 +121,34 @@ class Boot:
         self.vm = vm = launched.vm
         self._control_socket = launched.control_socket
         Processes(time.time(), ProcessRecord.of(os.getpid()), ProcessRecord.of(vm.pid)).write(files)
-        await self._plan.shares.start(vm.share_address)
+        if beginning is None or not beginning.has_memory:
+            await self._plan.shares.start(vm.share_address)
         self.monitor = monitor = await self.phase("qemu", Monitor.connect(launched.monitor_socket, files.name), _MONITOR)
         self.ports = Ports(monitor, self._plan.settings.default_host_ip)
         self.guest = guest = Guest(self._make_configuration, self.ports)
-        if state is not None:
-            await self.phase("state", self._load(monitor, state), _RESTORE)
+        if beginning is not None:
+            await self.phase("state", self._load(monitor, beginning), beginning.patience)
         reader, writer = await asyncio.open_connection(sock=launched.control_socket)
         self._talking = asyncio.create_task(guest.talk(reader, writer))
-        if state is not None:
-            await self.phase("kernel", guest.hello.wait(), _RESTORE)
-        else:
+        if beginning is None:
             await self.phase("kernel", self._first_word(guest, monitor), _BOOT)
+        else:
+            # One that is full of busy programs takes its time.
+            await self.phase("kernel", guest.hello.wait(), _BOOT if beginning.has_memory else RESTORE)
 
-    async def _load(self, monitor: Monitor, state: GoldenState) -> None:
-        await statefile.load(monitor, self._plan.files.sockets, state.devices, memory=False)
+    async def _load(self, monitor: Monitor, beginning: Beginning) -> None:
+        sockets, memory = self._plan.files.sockets, beginning.has_memory
+        await statefile.load(monitor, sockets, beginning.stream, memory=memory, patience=beginning.patience)
+        if beginning.take is not None:
+            await beginning.take()
         await monitor.resume()
+
+    async def join_folders(self) -> None:
+        """Serve the folders to a guest that knows them from before. Raises PyboxError."""
+        assert self.guest is not None and self.vm is not None
+        if self._plan.shares.shares:
+            await self.guest.forget_cut_message()
+            await self._plan.shares.start(self.vm.share_address, resume=True)
 
     async def _first_word(self, guest: Guest, monitor: Monitor) -> None:
         """Wait until the guest says hello. Raises NoLife under an unproved accelerator that does nothing."""
@@ -203,6 +226,11 @@ class Boot:
             await self.vm.end(self.monitor)
         if self.monitor is not None:
             await self.monitor.close()
+
+
+def from_suspended(machine: EngineMachine) -> EngineMachine:
+    """Return the same machine, which goes on from a stream with its RAM."""
+    return replace(machine, incoming=True)
 
 
 def from_state(machine: EngineMachine, state: GoldenState) -> EngineMachine:

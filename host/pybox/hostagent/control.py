@@ -49,6 +49,7 @@ class Control:
 
     async def run(self) -> None:
         """Introduce this side, then serve until the channel ends (QEMU is gone)."""
+        self._writer.write(b"\n")  # a restored guest may hold half a line of an earlier host
         self._send(Resync(self._token))
         try:
             while data := await self._reader.read(_CHUNK):

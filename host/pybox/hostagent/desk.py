@@ -14,6 +14,7 @@ from pybox.machine.reports import (
     Report,
     StatusReport,
     Stopped,
+    Suspended,
     decode_order,
     encode_report,
 )
@@ -28,7 +29,8 @@ class Desk:
     """The machine's state as others may know it.
 
     `status` gives all that can be said. `stop_order` is done when somebody wants the machine to stop: with the seconds
-    that containers get.
+    that containers get. `suspend_order` is done when somebody wants it to be suspended, until `tried_to_suspend`;
+    `wanted` is set when somebody wants it to run.
     """
 
     def __init__(self, status: Callable[[MachineState], MachineStatus]) -> None:
@@ -36,9 +38,13 @@ class Desk:
         self._state = MachineState.STARTING
         self._phases: list[Phase] = []
         self._failure: MachineError | None = None
+        self._was_suspended = False
         self._news = asyncio.Condition()
         self._visitors: set[asyncio.Task[None]] = set()
         self.stop_order: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self.suspend_order: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.wanted = asyncio.Event()
+        self._suspension: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
 
     def phase(self, phase: Phase) -> None:
         """Tell that a phase of the start has ended."""
@@ -57,7 +63,10 @@ class Desk:
     async def close(self, failure: MachineError | None) -> None:
         """Tell those who wait that the machine is off, and why, if it failed."""
         self._failure = failure
+        self._was_suspended = self._state is MachineState.SUSPENDED
         await self.become(MachineState.STOPPED)
+        if not self._suspension.done():
+            self._suspension.set_result(self._last_word(MachineState.SUSPENDED))
         if self._visitors:
             await asyncio.wait(self._visitors, timeout=_LAST_WORDS)
         for task in list(self._visitors):
@@ -67,6 +76,18 @@ class Desk:
         """Want the machine to stop; the first order counts."""
         if not self.stop_order.done():
             self.stop_order.set_result(timeout)
+
+    def order_suspend(self) -> None:
+        """Want the machine to be suspended."""
+        if not self.suspend_order.done():
+            self.suspend_order.set_result(None)
+
+    async def tried_to_suspend(self, failure: MachineError | None) -> None:
+        """Tell those who wanted it what became of it; after a failure the machine runs on."""
+        suspension, self._suspension = self._suspension, asyncio.get_running_loop().create_future()
+        self.suspend_order = asyncio.get_running_loop().create_future()
+        suspension.set_result(Failed(failure) if failure else Suspended())
+        await self.become(MachineState.RUNNING if failure else MachineState.SUSPENDED)
 
     async def report_start(self, write: Callable[[bytes], None]) -> None:
         """Tell the start that waits for us everything until the machine runs, or does not."""
@@ -94,12 +115,21 @@ class Desk:
             case "status":
                 yield StatusReport(self._status(self._state))
             case "wait":
+                self.wanted.set()
                 async for report in self._reports_until(MachineState.RUNNING):
                     yield report
             case "stop":
                 self.order_stop(order.timeout)
                 async for report in self._reports_until(MachineState.STOPPED):
                     yield report
+            case "suspend" if self._state is MachineState.SUSPENDED:
+                self.order_stop(0.0)  # it no longer waits for clients
+                yield Suspended()
+            case "suspend" if self._state is MachineState.ASLEEP:
+                yield Failed(MachineError("the machine is off", "It was idle."))
+            case "suspend":
+                self.order_suspend()
+                yield await asyncio.shield(self._suspension)
             case other:
                 yield Failed(MachineError(f"the hostagent does not know the order {other!r}"))
 
@@ -121,6 +151,8 @@ class Desk:
                 return
 
     def _last_word(self, wanted: MachineState) -> Report:
+        if self._was_suspended:
+            return Suspended()
         if wanted is MachineState.STOPPED:
             return Stopped()
         return Failed(self._failure or MachineError("the machine was stopped"))

@@ -12,6 +12,7 @@ import platform
 import time
 from pathlib import Path
 
+from pybox import process
 from pybox.hostagent import statefile
 from pybox.hostagent.boot import Boot, Plan, for_saving
 from pybox.hostagent.shares import ShareServer
@@ -32,23 +33,29 @@ def can_have_state(candidate: Candidate, passes_sockets: bool) -> bool:
     return passes_sockets and candidate.accelerator not in _CANNOT
 
 
-def key(plan: Plan, candidate: Candidate) -> str:
-    """Return what everything that must be the same comes to: program, words, image, guest code, this host."""
+def parts(plan: Plan, candidate: Candidate) -> dict[str, str]:
+    """Return everything that must be the same for a saved machine to go on, by what a person calls it."""
     nothing = Channels(*(InheritedSocket(0),) * 4)
-    command = engine_command(plan.machine(candidate, nothing))
-    program = plan.qemu.program.stat()
-    parts = [
-        _VERSION,
-        command,
-        plan.qemu.version_text,
-        [program.st_size, program.st_mtime_ns],
-        plan.image.id,
-        _sum(plan.files.initrd),
-        # The host's own processor is what the guest sees under hardware virtualisation.
-        [] if candidate.accelerator is Accelerator.TCG else [platform.release(), platform.machine()],
-    ]
-    text = json.dumps(parts).replace(str(plan.files.folder), "").replace(f"pybox-{plan.files.name}", "")
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    program, *words = engine_command(plan.machine(candidate, nothing))
+    found = Path(program).stat()
+    # The same for every machine, and wherever the files are.
+    text = process.text(words)
+    for place in (plan.files.folder, plan.image.folder):
+        text = text.replace(str(place), "")
+    # The host's own processor is what the guest sees under hardware virtualisation.
+    host = "" if candidate.accelerator is Accelerator.TCG else f"{platform.release()} {platform.machine()}"
+    return {
+        "QEMU": f"{plan.qemu.version_text}, {program} of {found.st_size} bytes and {found.st_mtime_ns} ns",
+        "QEMU's command line": text.replace(f"pybox-{plan.files.name}", ""),
+        "the guest image": plan.image.id,
+        "pybox's program in the guest": _sum(plan.files.initrd),
+        "this computer's system": host,
+    }
+
+
+def key(plan: Plan, candidate: Candidate) -> str:
+    """Return what all of that comes to."""
+    return hashlib.sha256(json.dumps([_VERSION, parts(plan, candidate)]).encode()).hexdigest()[:32]
 
 
 async def make(plan: Plan, candidate: Candidate, store: GoldenStore, progress: PhaseCallback, began: float) -> GoldenState:

@@ -22,6 +22,9 @@ PROTOCOL = 2
 _CONFIGURE = 180.0  # seconds; a data disk may have to be checked
 _STOP_ANSWER = 10.0  # seconds
 _CLOCK_ANSWER = 5.0  # seconds
+_SYNC = 120.0  # seconds for what programs wrote to get to the disk
+_FOLDERS = 15.0  # seconds
+_ACTIVITY = 10.0  # seconds
 
 
 class Guest:
@@ -36,7 +39,8 @@ class Guest:
         self._ports = ports
         self._control: Control | None = None
         self._generation = ""
-        self._fresh = asyncio.Event()  # an engine waits for `configure`
+        self._fresh = asyncio.Event()  # an engine waits for `configure`, or was told by an earlier host only
+        self._is_first = True
         self.hello = asyncio.Event()  # the guest has said who it is
         self.configured = asyncio.Event()
         self.ready = asyncio.Event()  # the engine's API answers
@@ -75,6 +79,25 @@ class Guest:
         if self.configured.is_set():
             await self._request("clock", {"time": seconds}, _CLOCK_ANSWER)
 
+    async def sync(self) -> None:
+        """Have the guest write out all file systems. Raises MachineError."""
+        await self._request("sync", {}, _SYNC)
+
+    async def is_busy(self) -> bool:
+        """Say whether a container runs or somebody is connected by ssh; a guest that does not answer is busy."""
+        try:
+            return bool((await self._request("activity", {}, _ACTIVITY)).get("busy", True))
+        except MachineError as error:
+            log.info("activity: %s", error)
+            return True
+
+    async def forget_cut_message(self) -> None:
+        """Have the guest forget what a folder server that is gone had half sent. Raises MachineError.
+
+        No folder server may be connected meanwhile.
+        """
+        await self._request("folders", {}, _FOLDERS)
+
     def clients_wait(self, count: int) -> None:
         """Tell the guest that so many clients of the API wait for a connection."""
         if self._control is not None:
@@ -100,7 +123,8 @@ class Guest:
                     )
                 )
             return
-        if params.get("state") != "configured":
+        if params.get("state") != "configured" or self._is_first:
+            self._is_first = False
             self.configured.clear()
             self.ready.clear()
             self._fresh.set()

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from pybox import hostos
 from pybox.errors import PyboxError
 from pybox.forward.ports import Ports
-from pybox.hostagent import configuration
-from pybox.hostagent.api import ApiServer
-from pybox.hostagent.boot import Boot, Plan, from_state
+from pybox.hostagent import configuration, statefile
+from pybox.hostagent.boot import RESTORE, Beginning, Boot, Plan, from_state, from_suspended
 from pybox.hostagent.clock import keep_time
 from pybox.hostagent.guest import Guest
-from pybox.hostagent.pool import Pool
+from pybox.hostagent.pool import Line, Pool
 from pybox.hostagent.vm import VmFailure
+from pybox.machine import suspended
 from pybox.machine.accelerators import Candidate
 from pybox.machine.golden import GoldenState
+from pybox.machine.suspended import Place, Suspended, SuspendedStore
 from pybox.model import ForwardedPort, PhaseCallback
 from pybox.qemu.command import Channels, EngineMachine
 from pybox.qemu.monitor import Monitor
@@ -28,6 +32,9 @@ _API = 120.0  # seconds from there to the engine's API
 _STOP_SPARE = 30.0  # seconds beyond what containers get, to unmount
 _SSH_PORT = 22  # in the guest
 _POWER_OFF = 15.0  # seconds from the guest's last word to QEMU's end
+_FOLDERS = 30.0  # seconds
+_LEAST_PATIENCE = 60.0  # seconds to save or load RAM, …
+_SLOWEST = 10.0  # …and MiB a second beyond that
 
 
 class MachineRun:
@@ -39,7 +46,6 @@ class MachineRun:
         self._plan = plan
         self._candidate = candidate
         self._boot = Boot(plan, candidate, progress, began, self._configuration)
-        self._api: ApiServer | None = None
         self._pool = Pool(self._clients_wait)
         self._clock: asyncio.Task[None] | None = None
 
@@ -54,22 +60,48 @@ class MachineRun:
     # -- the start ----------------------------------------------------------------------------------
 
     async def start(self, state: GoldenState | None) -> None:
-        """Boot, or go on from a state; configure; open the API.
+        """Boot, or go on from a state; configure; wait for the API.
 
         Raises MachineError with all that was seen; NoLife when the accelerator is at fault.
         """
 
+        if state is None:
+            await self._start(lambda machine: machine, None)
+        else:
+            beginning = Beginning(state.devices, has_memory=False, patience=RESTORE)
+            await self._start(lambda machine: from_state(machine, state), beginning)
+
+    async def resume(self, found: Suspended, store: SuspendedStore) -> None:
+        """Go on where the machine was suspended; configure; wait for the API.
+
+        Raises MachineError with all that was seen. What is in the store then can still be resumed.
+        """
+
+        async def take() -> None:
+            await asyncio.to_thread(store.take, found)
+
+        beginning = Beginning(found.place.stream, has_memory=True, patience=self._patience(), take=take)
+        await self._start(from_suspended, beginning)
+
+    async def _start(self, change: Callable[[EngineMachine], EngineMachine], beginning: Beginning | None) -> None:
         def machine(channels: Channels) -> EngineMachine:
-            booted = self._plan.machine(self._candidate, channels)
-            return booted if state is None else from_state(booted, state)
+            return change(self._plan.machine(self._candidate, channels))
 
         boot = self._boot
         await self._pool.open()
-        await boot.start(machine, state)
+        await boot.start(machine, beginning)
         assert boot.guest is not None and boot.monitor is not None
+        if beginning is not None and beginning.has_memory:
+            await boot.phase("folders", boot.join_folders(), _FOLDERS)
         await boot.phase("engine", boot.guest.configured.wait(), _CONFIGURE)
-        await boot.phase("api", self._open_api(boot.guest, boot.monitor), _API)
-        self._clock = asyncio.create_task(keep_time(boot.guest.set_clock))
+        await boot.phase("api", self._prove_api(boot.guest, boot.monitor), _API)
+        self._keep_time(boot.guest)
+
+    def _keep_time(self, guest: Guest) -> None:
+        self._clock = asyncio.create_task(keep_time(guest.set_clock))
+
+    def _patience(self) -> float:
+        return _LEAST_PATIENCE + self._plan.memory_mib / _SLOWEST
 
     def _configuration(self) -> dict[str, object]:
         plan = self._plan
@@ -81,14 +113,23 @@ class MachineRun:
         if self._boot.guest is not None:
             self._boot.guest.clients_wait(count)
 
-    async def _open_api(self, guest: Guest, monitor: Monitor) -> None:
+    async def _prove_api(self, guest: Guest, monitor: Monitor) -> None:
         await guest.ready.wait()
         await self._pool.prove()
-        self._api = ApiServer(self._pool)
-        await self._api.open(self._plan.files.api_socket)
         if self._plan.settings.ssh:
             # A table of its own: a guest that boots anew loses its published ports, but not this.
             self.ssh_port = (await Ports(monitor).publish("tcp", "127.0.0.1", 0, _SSH_PORT)).host_port
+
+    # -- the life -----------------------------------------------------------------------------------
+
+    async def take(self) -> Line:
+        """Return a connection to the engine. Raises OSError when there is none."""
+        return await self._pool.take()
+
+    async def is_busy(self) -> bool:
+        """Say whether something goes on in the guest that only the guest knows."""
+        assert self._boot.guest is not None
+        return await self._boot.guest.is_busy()
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -103,8 +144,6 @@ class MachineRun:
 
     async def stop(self, timeout: float) -> None:
         """Power off: containers get `timeout` seconds to end; with 0, or a guest that does not, QEMU is ended."""
-        if self._api is not None:
-            await self._api.close()
         vm, guest = self._boot.vm, self._boot.guest
         if vm is None or vm.status is not None:
             return
@@ -117,18 +156,81 @@ class MachineRun:
                 log.error("the guest does not power off (%s); QEMU is ended", error or "no answer in time")
         await self.close()
 
-    async def close(self) -> None:
-        """End everything that still runs, and remove the sockets."""
-        if self._api is not None:
-            await self._api.close()
-        self._pool.close()
+    async def suspend(self, store: SuspendedStore, parts: Mapping[str, str]) -> None:
+        """Save the machine's memory, which needs `parts` to go on, and end QEMU.
+
+        Raises MachineError or OSError; the guest goes on then, if QEMU lives.
+        """
+        guest, monitor = self._boot.guest, self._boot.monitor
+        assert guest is not None and monitor is not None
+        mark = _Marks()
+        draft = await asyncio.to_thread(store.draft)
+        mark("draft")
+        await guest.sync()
+        mark("synced")
+        # Nobody talks to the guest while its memory is read: what came in then could be in a part that is read already.
+        await self._plan.shares.leave()
+        await self._stop_clock()
+        mark("quiet")
+        try:
+            record = await self._save(monitor, draft, parts)
+            mark("saved")
+        except (PyboxError, OSError):
+            with suppress(PyboxError):  # QEMU is gone, and that is told by its end
+                await monitor.resume()
+                await self._boot.join_folders()
+            self._keep_time(guest)
+            await asyncio.to_thread(store.clean)
+            raise
+        await self.close()
+        mark("ended")
+        await asyncio.to_thread(store.publish, draft, record)
+        mark("kept")
+
+    async def _save(self, monitor: Monitor, draft: Place, parts: Mapping[str, str]) -> suspended.Record:
+        plan, files = self._plan, self._plan.files
+        await statefile.save(monitor, files.sockets, draft.stream, memory=True, patience=self._patience())
+        record = await asyncio.to_thread(
+            suspended.record,
+            parts,
+            self._candidate.accelerator,
+            plan.memory_mib,
+            plan.cpus,
+            plan.shares.shares,
+            files.data_disk,
+            draft.stream,
+        )
+        await asyncio.to_thread(draft.write, record)
+        if plan.shares.shares:
+            with suppress(FileNotFoundError):  # then files in use will be stale
+                files.share_nodes.replace(draft.nodes)
+        return record
+
+    async def _stop_clock(self) -> None:
         if self._clock is not None:
             self._clock.cancel()
             await asyncio.gather(self._clock, return_exceptions=True)
+
+    async def close(self) -> None:
+        """End everything that still runs, and remove the sockets."""
+        self._pool.close()
+        await self._stop_clock()
         await self._boot.close()
         files = self._plan.files
         files.processes.unlink(missing_ok=True)
         if hostos.current().passes_sockets:
             for path in files.sockets.glob("*.sock"):
-                if path != files.agent_socket:
+                if path not in (files.agent_socket, files.api_socket):
                     path.unlink(missing_ok=True)
+
+
+class _Marks:
+    """Tells the log how long each step of something took."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, name: str) -> None:
+        now = time.monotonic()
+        log.info("%s in %.3f s", name, now - self._last)
+        self._last = now

@@ -18,6 +18,7 @@ from pybox.model import Share
 
 log = logging.getLogger(__name__)
 _MODULE = "pybox.share.server"
+_LEAVE = 5.0  # seconds for the server to write down what the guest knows
 
 
 class ShareServer:
@@ -28,15 +29,32 @@ class ShareServer:
         self._config = config
         self._output = output
         self._task: asyncio.Task[None] | None = None
+        self._child: asyncio.subprocess.Process | None = None
+        self._leaves = False
 
-    async def start(self, address: str) -> None:
-        """Serve the folders to the port at `address` (a unix socket, or HOST:PORT). Raises PyboxError."""
+    async def start(self, address: str, *, resume: bool = False) -> None:
+        """Serve the folders to the port at `address` (a unix socket, or HOST:PORT). Raises PyboxError.
+
+        With `resume` the guest knows them already, from a server that has left what it knows.
+        """
         if not self.shares:
             return
+        self._leaves = False
         content = {"shares": [asdict(share) for share in self.shares]}
         write_atomically(self._config, json.dumps(content, indent=1).encode(), 0o600)
-        child = await self._spawn(address)
-        self._task = asyncio.get_running_loop().create_task(self._watch(child, address))
+        self._child = await self._spawn(address, *(["--resume"] if resume else []))
+        self._task = asyncio.get_running_loop().create_task(self._watch(self._child, address))
+
+    async def leave(self) -> None:
+        """End the server so that another one can go on where it was; it leaves a file for it."""
+        if self._task is None or self._child is None:
+            return
+        self._leaves = True
+        self._config.with_suffix(".nodes").unlink(missing_ok=True)
+        with suppress(ProcessLookupError):
+            self._child.terminate()
+        await asyncio.wait((self._task,), timeout=_LEAVE)
+        await self.stop()
 
     async def stop(self) -> None:
         """End the server, if it runs."""
@@ -45,16 +63,20 @@ class ShareServer:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    async def _spawn(self, address: str) -> asyncio.subprocess.Process:
+    async def _spawn(self, address: str, *more: str) -> asyncio.subprocess.Process:
         host = hostos.current()
         command: list[str | Path] = [sys.executable, "-P", "-m", _MODULE, "--socket", address, "--config", self._config]
+        command += more
         child = await process.start_async(host.with_parent(command), output=self._output)
         host.adopt(child.pid)
         return child
 
     async def _watch(self, child: asyncio.subprocess.Process, address: str) -> None:
         try:
-            log.error("the folder server %s; it is started again", process.ending(await child.wait()))
+            ending = process.ending(await child.wait())
+            if self._leaves:
+                return
+            log.error("the folder server %s; it is started again", ending)
             child = await self._spawn(address)
             log.error("the folder server %s; shared folders are gone", process.ending(await child.wait()))
         finally:

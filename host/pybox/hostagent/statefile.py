@@ -17,29 +17,31 @@ from pybox.qemu.monitor import Monitor
 
 SOCKET = "state.sock"
 _CHUNK = 1024 * 1024  # bytes
+_PATIENCE = 120.0  # seconds
 
 
-async def save(monitor: Monitor, sockets: Path, target: Path, *, memory: bool) -> None:
-    """Stop the guest and put its state into `target`, synced. Raises MachineError, OSError."""
+async def save(monitor: Monitor, sockets: Path, target: Path, *, memory: bool, patience: float = _PATIENCE) -> None:
+    """Stop the guest and put its state into `target`, synced. Raises MachineError, OSError; the guest stands still then.
+
+    `patience` is how many seconds it may take.
+    """
     address = sockets / SOCKET
     with hostos.current().listen(address) as listener, target.open("wb") as file:
         listener.setblocking(False)
         taking = asyncio.ensure_future(_take(listener, file.fileno()))
         try:
-            await monitor.save(f"unix:{address}", memory=memory)
-            await taking
+            sending = monitor.save(f"unix:{address}", memory=memory, patience=patience)
+            await _both(taking, asyncio.ensure_future(sending))
         finally:
-            taking.cancel()
-            await asyncio.gather(taking, return_exceptions=True)
             address.unlink(missing_ok=True)
-        os.fsync(file.fileno())
+        await asyncio.to_thread(os.fsync, file.fileno())
 
 
-async def load(monitor: Monitor, sockets: Path, source: Path, *, memory: bool) -> None:
+async def load(monitor: Monitor, sockets: Path, source: Path, *, memory: bool, patience: float = _PATIENCE) -> None:
     """Load the state in `source` into a QEMU that was started for it; the guest stands still. Raises MachineError."""
     address = sockets / SOCKET
     try:
-        async with monitor.loading(f"unix:{address}", memory=memory):
+        async with monitor.loading(f"unix:{address}", memory=memory, patience=patience):
             with hostos.current().dial(address) as connection, source.open("rb") as file:
                 connection.setblocking(False)
                 with suppress(ConnectionError):  # QEMU has ended: that is told by its end
@@ -48,6 +50,22 @@ async def load(monitor: Monitor, sockets: Path, source: Path, *, memory: bool) -
         raise MachineError("the machine's state cannot be read", f"{source}: {error.strerror}") from None
     finally:
         address.unlink(missing_ok=True)
+
+
+async def _both(taking: asyncio.Future[None], sending: asyncio.Future[None]) -> None:
+    """Wait for the two ends of a save. A full disk is the taker's error; QEMU only sees that nobody takes any more."""
+    try:
+        await asyncio.wait((taking, sending), return_when=asyncio.FIRST_EXCEPTION)
+        if taking.done():
+            with suppress(MachineError):
+                await sending
+            taking.result()
+        await sending
+        await taking
+    finally:
+        for task in (taking, sending):
+            task.cancel()
+        await asyncio.gather(taking, sending, return_exceptions=True)
 
 
 async def _take(listener: socket.socket, target: int) -> None:

@@ -32,6 +32,13 @@ def ensure(qemu: Qemu, path: Path, size: int) -> None:
         log.info("the data disk has %d bytes, more than the setting's %d; it is not made smaller", now, size)
 
 
+def make_overlay(qemu: Qemu, path: Path, base: Path) -> None:
+    """Make a disk that begins with what is on `base`, which is only read. Raises MachineError."""
+    arguments = ("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base.absolute(), path)
+    _tool(qemu, "the data disk cannot be made", *arguments)
+    path.chmod(0o600)
+
+
 def virtual_size(path: Path) -> int:
     """Return the size in bytes that the guest sees. Raises MachineError when the file is no qcow2 disk."""
     try:

@@ -67,6 +67,11 @@ class MachineFiles:
         return self.folder / "data.qcow2"
 
     @property
+    def suspended(self) -> Path:
+        """Return the folder with a suspended machine's memory (`suspended.py`)."""
+        return self.folder / "suspended"
+
+    @property
     def keys(self) -> Path:
         return self.folder / "keys"
 
@@ -94,6 +99,11 @@ class MachineFiles:
     @property
     def share_config(self) -> Path:
         return self.folder / "share.json"
+
+    @property
+    def share_nodes(self) -> Path:
+        """Return the file in which a folder server leaves what the guest knows of the folders to the next one."""
+        return self.folder / "share.nodes"
 
     def exists(self) -> bool:
         """Say whether the machine was ever started."""

@@ -35,10 +35,12 @@ from pybox.machine.reports import (
     Report,
     StatusReport,
     Stopped,
+    Suspended,
     decode_report,
     encode_order,
 )
 from pybox.machine.status import MachineStatus
+from pybox.machine.suspended import SuspendedStore
 from pybox.model import MachineState, Phase, PhaseCallback
 from pybox.settings import Settings
 
@@ -66,6 +68,7 @@ def start(
 ) -> Running:
     """Start a machine and return when its engine answers; one that runs already, or just starts, is waited for.
 
+    A suspended one is resumed, and when that cannot be, it is an error that says why: it never boots instead.
     `guest_code` is the cpio archive with the engine's program. `progress` is called with each phase when it has ended.
     Raises MachineError with the phase, the command and the last lines of the console.
     """
@@ -91,7 +94,7 @@ def start(
 
 
 def stop(settings: Settings, machine: str, timeout: float = DEFAULT_STOP_TIMEOUT) -> bool:
-    """Stop a machine; False when it did not run.
+    """Stop a machine; False when it did not run. One that is suspended stays so, and no client wakes it any more.
 
     `timeout` is how many seconds containers may take to end; 0 ends the machine at once, like pulling the plug.
     Raises MachineError when it does not stop.
@@ -104,10 +107,46 @@ def stop(settings: Settings, machine: str, timeout: float = DEFAULT_STOP_TIMEOUT
         for report in _ask(stream, Order("stop", timeout)):
             if isinstance(report, Failed):
                 raise report.error
-            if isinstance(report, Stopped):
+            if isinstance(report, Stopped | Suspended):
                 break
     _wait_for_unlock(files)
     return True
+
+
+def suspend(settings: Settings, machine: str) -> bool:
+    """Suspend a running machine: its memory goes to a file, from which the next start goes on; False when it did not run.
+
+    Raises MachineError when that cannot be; the machine runs on then.
+    """
+    files = MachineFiles(settings.paths, machine)
+    stream = _connect(files)
+    if stream is None:
+        return False
+    with stream:
+        for report in _ask(stream, Order("suspend")):
+            if isinstance(report, Failed):
+                raise report.error
+            if isinstance(report, Suspended):
+                break
+        else:
+            raise MachineError(f"the hostagent of {machine} ended before {machine} was suspended", tail(files.agent_log))
+    _wait_for_unlock(files)
+    return True
+
+
+def discard(settings: Settings, machine: str) -> bool:
+    """Give the saved memory of a suspended machine up; False when there is none. Raises MachineError while it runs.
+
+    To what ran in it, it is as if the power had failed when it was suspended.
+    """
+    files = MachineFiles(settings.paths, machine)
+    store = SuspendedStore(files)
+    if not store.exists():
+        return False
+    if status(settings, machine).state is MachineState.SUSPENDED:
+        stop(settings, machine, 0)  # a hostagent that waits for clients
+    with locked(files, patience=_DELETE_PATIENCE):
+        return store.discard()
 
 
 def restart(
@@ -136,7 +175,7 @@ def status(settings: Settings, machine: str) -> MachineStatus:
 
 
 def delete(settings: Settings, machine: str) -> bool:
-    """Delete a machine with all its data; False when there is none. Raises MachineError while it runs."""
+    """Delete a machine with all its data, suspended or not; False when there is none. Raises MachineError while it runs."""
     files = MachineFiles(settings.paths, machine)
     if not files.exists():
         return False
@@ -217,6 +256,8 @@ def _wait_for_running(files: MachineFiles, progress: PhaseCallback) -> Running |
                 progress(report)
             elif isinstance(report, Failed):
                 raise report.error
+            elif isinstance(report, Suspended):
+                break
             elif isinstance(report, Ready):
                 ready = Phase("ready", time.monotonic() - began)
                 return Running(report.status.api_socket, (ready,), report.status)
@@ -272,15 +313,19 @@ def _wait_for_unlock(files: MachineFiles) -> None:
 
 
 def _status_of_stopped(files: MachineFiles, settings: Settings) -> MachineStatus:
-    exists = files.exists()
+    store = SuspendedStore(files)
+    state = MachineState.STOPPED if files.exists() else MachineState.MISSING
+    suspended_at, saved_size = store.facts()
     has_disk = files.data_disk.exists()
     return MachineStatus(
         name=files.name,
-        state=MachineState.STOPPED if exists else MachineState.MISSING,
+        state=MachineState.SUSPENDED if store.exists() else state,
         api_socket=files.api_socket,
         memory_mib=settings.memory_mib,
         cpus=settings.cpus,
         disk_size=disks.virtual_size(files.data_disk) if has_disk else None,
         disk_used=disks.used_size(files.data_disk),
         arch=settings.arch,
+        suspended_at=suspended_at,
+        saved_size=saved_size,
     )

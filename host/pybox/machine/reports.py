@@ -4,6 +4,7 @@
     {"do": "status"}            ->  status
     {"do": "wait"}              ->  phase…, then ready or failed
     {"do": "stop", "timeout"}   ->  stopped or failed
+    {"do": "suspend"}           ->  suspended or failed (the machine runs on)
 
 The same lines go through the pipe on which a start waits for its hostagent: phase…, then ready or failed.
 """
@@ -39,18 +40,23 @@ class Stopped:
 
 
 @dataclass(frozen=True)
+class Suspended:
+    """The machine is off, and its memory is kept."""
+
+
+@dataclass(frozen=True)
 class StatusReport:
     status: MachineStatus
 
 
-Report = Phase | Ready | Failed | Stopped | StatusReport
+Report = Phase | Ready | Failed | Stopped | Suspended | StatusReport
 
 
 @dataclass(frozen=True)
 class Order:
     """What a caller wants. `timeout` (seconds) is for `stop`: how long containers may take to end."""
 
-    do: str  # status | wait | stop
+    do: str  # status | wait | stop | suspend
     timeout: float = 10.0
 
 
@@ -72,6 +78,8 @@ def _report_object(report: Report) -> dict[str, Any]:
             return {"report": "failed", "error": parts}
         case Stopped():
             return {"report": "stopped"}
+        case Suspended():
+            return {"report": "suspended"}
 
 
 def decode_report(line: bytes) -> Report:
@@ -89,6 +97,8 @@ def decode_report(line: bytes) -> Report:
                 return Failed(MachineError(**value["error"]))
             case "stopped":
                 return Stopped()
+            case "suspended":
+                return Suspended()
             case other:
                 raise ValueError(f"unknown report {other!r}")
     except (ValueError, KeyError, TypeError) as error:

@@ -33,6 +33,9 @@ class MachineStatus:
     ports: tuple[ForwardedPort, ...] = ()
     shares: tuple[Share, ...] = ()
     last_error: str = ""  # why it stopped or began anew by itself
+    suspended_at: float | None = None  # seconds since the epoch
+    saved_size: int = 0  # bytes on the host that a suspended machine's memory takes
+    idle: str = ""  # what it does when nobody uses it (the setting), "" for nothing
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, as `pybox status --json` prints them."""

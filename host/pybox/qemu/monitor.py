@@ -24,6 +24,8 @@ _GREETING_TIMEOUT = 20.0  # seconds until QEMU must talk
 _ANSWER_TIMEOUT = 20.0  # seconds for a command; they take milliseconds on a QEMU that lives
 _STATE_TIMEOUT = 120.0  # seconds between two events while a state is sent or taken
 _FAILED = ("failed", "cancelled")
+# A guest that stands still has nothing to gain from a small share of the bandwidth, or from another look at its pages.
+_UNHURRIED: dict[str, object] = {"max-bandwidth": 1 << 40, "downtime-limit": 2_000_000}
 
 
 class ForwardRefused(MachineError):
@@ -84,19 +86,21 @@ class Monitor:
         counts = [item["stats"]["rd_operations"] for item in devices if item.get("device") == disk]
         return int(sum(counts))
 
-    async def save(self, uri: str, *, memory: bool) -> None:
+    async def save(self, uri: str, *, memory: bool, patience: float = _STATE_TIMEOUT) -> None:
         """Stop the guest and send its state to `uri`, where somebody listens; return when all of it is sent.
 
-        Without `memory` only the devices' state is sent: RAM that is a shared file is kept by its file.
+        Without `memory` only the devices' state is sent: RAM that is a shared file is kept by its file. `patience` is
+        in seconds.
         """
         await self.pause()
         await self._allow(memory)
+        await self._execute("migrate-set-parameters", _UNHURRIED)
         with self._client.listener("MIGRATION") as events:
             await self._execute("migrate", {"uri": uri})
-            await self._migrated(events)
+            await self._migrated(events, patience)
 
     @asynccontextmanager
-    async def loading(self, uri: str, *, memory: bool) -> AsyncIterator[None]:
+    async def loading(self, uri: str, *, memory: bool, patience: float = _STATE_TIMEOUT) -> AsyncIterator[None]:
         """Have QEMU, which was started for it, listen at `uri`: the state is to be sent there inside the block.
 
         At the end of the block all is loaded, and the guest stands still. A QEMU that cannot load a state ends.
@@ -105,18 +109,18 @@ class Monitor:
         with self._client.listener("MIGRATION") as events:
             await self._execute("migrate-incoming", {"uri": uri})
             yield
-            await self._migrated(events)
+            await self._migrated(events, patience)
 
     async def _allow(self, memory: bool) -> None:
         wanted = {"events": True, "x-ignore-shared": not memory}
         capabilities = [{"capability": name, "state": state} for name, state in wanted.items()]
         await self._execute("migrate-set-capabilities", {"capabilities": capabilities})
 
-    async def _migrated(self, events: EventListener) -> None:
+    async def _migrated(self, events: EventListener, patience: float) -> None:
         status = ""
         while status != "completed":
             try:
-                event = await asyncio.wait_for(events.get(), _STATE_TIMEOUT)
+                event = await asyncio.wait_for(events.get(), patience)
             except TimeoutError:
                 raise MachineError("QEMU does not get on with the machine's state", f"it is `{status}`") from None
             data = event["data"]

@@ -124,6 +124,20 @@ class NodeTable:
         """The node last known at a place."""
         return self._places.get((parent.id, name))
 
+    def known(self) -> list[tuple[Node, bool]]:
+        """All nodes but those of shares, each with whether its file leads back to it."""
+        first = FIRST_SHARE + len(self.shares)
+        return [(node, self._idents.get(node.ident) is node) for node in self._nodes.values() if node.id >= first]
+
+    def adopt(self, node: Node, is_of_file: bool) -> None:
+        """Take over a node of an earlier life of this server, which the kernel still knows."""
+        self._nodes[node.id] = node
+        self._next = max(self._next, node.id + 1)
+        if is_of_file:
+            self._idents[node.ident] = node
+        for place in node.places:
+            self._places[place] = node
+
     def forget(self, number: int, count: int) -> None:
         """The kernel drops that many of its lookups; at none the node is gone."""
         node = self._nodes.get(number)

@@ -1,7 +1,8 @@
 """The folder server: `python -m pybox.share.server --socket ADDRESS --config FILE`.
 
 One thread that takes requests from QEMU's end of the FUSE port, and answers each before it takes the next: nothing
-was faster. It ends by SIGTERM, and with the hostagent that started it.
+was faster. It ends with the hostagent that started it, and by SIGTERM: then it leaves what the guest knows in a file
+beside its configuration, from which a later one goes on with `--resume`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -22,7 +24,7 @@ from struct import error as StructError
 from typing import Any
 
 from pybox.model import Share
-from pybox.share import native
+from pybox.share import keeping, native
 from pybox.share import protocol as p
 from pybox.share.operations import Session
 
@@ -32,6 +34,7 @@ _FIRST_PAUSE = 0.02  # seconds between attempts to connect
 _LOST_PAUSE = 0.2  # seconds without a connection after one was lost, for the guest to see that it was
 _LAST_PAUSE = 0.5
 _SWEEP = 1.0  # seconds
+_LAST_WORDS = 2.0  # seconds at the end for the guest to take replies
 _START = 8  # bytes of a request that say whether it can be one
 
 
@@ -100,6 +103,25 @@ class Server:
     def __init__(self, shares: Sequence[Share], notes: Path) -> None:
         self._session = Session(shares, notes)
         self._sweep_at = 0.0
+        self._is_busy = False  # in the middle of an operation
+        self._shall_end = False
+
+    def end(self, *_: object) -> None:
+        """Let `serve` end by SystemExit as soon as what is under way is answered; for a signal's handler."""
+        self._shall_end = True
+        if not self._is_busy:
+            raise SystemExit(0)
+
+    def keep(self, path: Path) -> None:
+        """Leave what the guest knows to the next server."""
+        try:
+            keeping.save(self._session.table, path)
+        except OSError as problem:
+            log.error("what the guest knows of the folders is not kept: %s", problem)
+
+    def resume(self, path: Path) -> None:
+        """Go on from what an earlier server left."""
+        keeping.load(self._session.table, path)
 
     def serve(self, connection: socket.socket) -> None:
         """Until the other side closes. Raises OSError and ProtocolError."""
@@ -107,10 +129,21 @@ class Server:
         secret = secrets.token_bytes(p.SECRET_LENGTH)
         _send(connection, p.greeting(secret))
         stream = Stream(lambda buffer: self._receive(connection, buffer), secret)
-        for message in stream.messages():
-            self._reply(connection, message)
-            if time.monotonic() >= self._sweep_at:
-                self._sweep()
+        try:
+            for message in stream.messages():
+                self._is_busy = True
+                self._reply(connection, message)
+                self._is_busy = False
+                if self._shall_end:
+                    raise SystemExit(0)
+                if time.monotonic() >= self._sweep_at:
+                    self._sweep()
+        except SystemExit:
+            # What was done and not told would be done again.
+            native.wait_until_taken(connection, _LAST_WORDS)
+            raise
+        finally:
+            self._is_busy = False
 
     def _receive(self, connection: socket.socket, buffer: memoryview) -> int:
         while True:
@@ -176,9 +209,8 @@ def connect(address: str) -> socket.socket:
     return connection
 
 
-def run(address: str, shares: Sequence[Share], notes: Path) -> None:
+def run(address: str, server: Server) -> None:
     """Serve for ever: connect, as often as it takes."""
-    server = Server(shares, notes)
     pause = _FIRST_PAUSE
     while True:
         try:
@@ -204,6 +236,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="pybox.share.server")
     parser.add_argument("--socket", required=True)
     parser.add_argument("--config", required=True, type=Path)
+    parser.add_argument("--resume", action="store_true")
     options = parser.parse_args(argv)
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.INFO)
     if not native.can_serve():
@@ -212,7 +245,15 @@ def main(argv: Sequence[str]) -> int:
     os.umask(0)  # modes are the guest's, its own umask has been at work
     native.raise_limit()
     sys.setrecursionlimit(20_000)  # directories are opened from the top, as deep as they are
-    run(options.socket, read_config(options.config), options.config.with_suffix(".owners"))
+    server = Server(read_config(options.config), options.config.with_suffix(".owners"))
+    nodes = options.config.with_suffix(".nodes")
+    if options.resume:
+        server.resume(nodes)
+    signal.signal(signal.SIGTERM, server.end)
+    try:
+        run(options.socket, server)
+    except SystemExit:
+        server.keep(nodes)
     return 0
 
 

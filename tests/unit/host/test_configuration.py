@@ -13,9 +13,9 @@ import pytest
 from pybox import hostos
 from pybox.errors import MachineError, UsageProblem
 from pybox.hostagent import configuration
-from pybox.hostagent.agent import default_cpus, default_memory_mib
 from pybox.hostagent.clock import keep_time
 from pybox.hostagent.pool import Pool
+from pybox.hostagent.preparation import default_cpus, default_memory_mib
 from pybox.machine import keys
 from pybox.model import Share
 from pybox.paths import Paths

@@ -22,8 +22,11 @@ class Peer:
         self._reader = reader
         self._writer = writer
 
+    async def line(self) -> bytes:
+        return await asyncio.wait_for(self._reader.readline(), 5)
+
     async def read(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(await asyncio.wait_for(self._reader.readline(), 5))
+        found: dict[str, Any] = json.loads(await self.line())
         return found
 
     def write(self, **message: object) -> None:
@@ -46,6 +49,7 @@ def talk(
         control = Control(*await asyncio.open_connection(sock=ours), requests or {}, events or {})
         peer = Peer(*await asyncio.open_connection(sock=theirs))
         running = asyncio.create_task(control.run())
+        assert await peer.line() == b"\n"  # the end of whatever an earlier host has begun
         first = await peer.read()
         assert first["type"] == "resync" and len(first["token"]) == 32
         await scenario(control, peer)
