@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pyboxd.boot import folders, relay
+from pyboxd.boot.start import RELAY_ORDER
 
 
 def reply(unique: int, body: bytes = b"") -> bytes:
@@ -69,13 +70,14 @@ def test_half_a_message_of_a_lost_host_is_dropped() -> None:
 
 def test_an_order_waits_until_the_host_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole messages get to the kernel first, half of one is forgotten; who gave the order hears of it then."""
-    monkeypatch.setattr(folders, "DONE_FILE", str(tmp_path / "done"))
-    monkeypatch.setattr(folders, "PROCESS_FILE", str(tmp_path / "pid"))
-    monkeypatch.setattr(relay, "DONE_FILE", str(tmp_path / "done"))
+    monkeypatch.setattr(folders, "RELAY_DONE", str(tmp_path / "done"))
+    monkeypatch.setattr(folders, "RELAY_PROCESS", str(tmp_path / "pid"))
+    monkeypatch.setattr(relay, "RELAY_DONE", str(tmp_path / "done"))
+    monkeypatch.setattr(folders, "RELAY_NAME", "")
     asyncio.run(folders.forget_cut_message())  # nobody is there yet
     port_out, port_in = socket.socketpair()
     fuse_out, fuse_in = os.pipe2(os.O_DIRECT)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {relay.ORDER})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {RELAY_ORDER})
     with running(lambda: relay.carry_replies(port_out.fileno(), fuse_in, relay.Greetings(), relay._tell_done)) as child:
         (tmp_path / "pid").write_text(str(child))
 
@@ -90,19 +92,22 @@ def test_an_order_waits_until_the_host_is_gone(tmp_path: Path, monkeypatch: pyte
 
         asyncio.run(order())
         assert not select.select([fuse_out], [], [], 0.1)[0]
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {relay.ORDER})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {RELAY_ORDER})
 
 
 def test_a_relay_that_does_not_obey_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "DONE_FILE", str(tmp_path / "done"))
-    monkeypatch.setattr(folders, "PROCESS_FILE", str(tmp_path / "pid"))
+    monkeypatch.setattr(folders, "RELAY_DONE", str(tmp_path / "done"))
+    monkeypatch.setattr(folders, "RELAY_PROCESS", str(tmp_path / "pid"))
     monkeypatch.setattr(folders, "PATIENCE", 0.1)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {relay.ORDER})
+    (tmp_path / "pid").write_text(str(os.getpid()))
+    asyncio.run(folders.forget_cut_message())  # the number is not a relay's any more
+    monkeypatch.setattr(folders, "RELAY_NAME", "")
+    signal.pthread_sigmask(signal.SIG_BLOCK, {RELAY_ORDER})
     with running(lambda: time.sleep(100)) as child:
         (tmp_path / "pid").write_text(str(child))
         asyncio.run(folders.forget_cut_message())
         assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {relay.ORDER})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {RELAY_ORDER})
 
 
 def test_greeting_is_for_the_other_process_and_makes_the_kernel_ask_again() -> None:

@@ -9,11 +9,14 @@ QMP, the control channel and the API's connections are real sockets; the engine 
     /crash            QEMU dies
     /power-off        the guest powers off by itself
     /syncs            how often it was asked to write everything out
+    /busy, /lazy      something goes on from now on that only the guest sees, or no longer
+    /looks            how often it was asked for that
 
 Behaviour under an accelerator is in the environment: FAKE_QEMU_KVM=ok|hang|crash|fail. Its state can be saved and
 loaded, with its memory or without; FAKE_QEMU_STATE=die ends one that was loaded when it goes on, =refuse when it is to
 load, =kill ends the hostagent at the moment when the guest should go on. FAKE_QEMU_SAVE=stuck makes a save that does
-not end, =fail one that fails, =kill ends the hostagent when all is saved and QEMU should quit.
+not end, =slow one that takes a second, =fail one that fails, =kill ends the hostagent when all is saved and QEMU should
+quit.
 """
 
 from __future__ import annotations
@@ -53,6 +56,8 @@ class FakeQemu:
         self.configuration: dict[str, Any] = {}
         self.ports: list[dict[str, Any]] = []  # that the guest asked for; part of its memory
         self.syncs = 0
+        self.looks = 0
+        self.busy = False
         self.ignores_shared = False
         self.saves = os.environ.get("FAKE_QEMU_SAVE", "")
         self.loads = os.environ.get("FAKE_QEMU_STATE", "")
@@ -132,8 +137,8 @@ class FakeQemu:
         if verb == "migrate":
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.connect(path)
-                if self.saves == "stuck":
-                    time.sleep(600)
+                if self.saves in ("stuck", "slow"):
+                    time.sleep(600 if self.saves == "stuck" else 1)
                 memory = MEMORY + json.dumps([self.configuration, self.ports, self.syncs]).encode()
                 connection.sendall(STATE if self.ignores_shared else memory)
             return
@@ -218,7 +223,9 @@ class FakeQemu:
                 self.tell(type="request", id=100 + number, method="publish", params=port)
         if message["method"] == "sync":
             self.syncs += 1
-        self.tell(type="answer", id=message["id"], result={})
+        if message["method"] == "activity":
+            self.looks += 1
+        self.tell(type="answer", id=message["id"], result={"busy": self.busy})
         if message["method"] == "configure":
             threading.Thread(target=self.dial, daemon=True).start()
             self.tell(type="event", name="ready")
@@ -271,8 +278,10 @@ class FakeQemu:
             if "result" in answer:
                 self.ports.append({**params, "host_port": answer["result"]["host_port"]})
             return answer
-        if path == "/syncs":
-            return self.syncs
+        if path in ("/syncs", "/looks"):
+            return getattr(self, path[1:])
+        if path in ("/busy", "/lazy"):
+            self.busy = path == "/busy"
         if path == "/engine-restart":
             self.configuration = {}
             self.introduce()

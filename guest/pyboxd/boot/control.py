@@ -18,7 +18,7 @@ import os
 import select
 from collections.abc import Awaitable, Callable
 
-from pyboxd.boot import channel, configuration
+from pyboxd.boot import channel, configuration, folders
 from pyboxd.boot.channel import Answer, Event, Failure, Message, Params, Peer, Request, Resync
 from pyboxd.boot.configuration import Configuration, Moment
 from pyboxd.boot.start import mark_phase, phases
@@ -218,8 +218,6 @@ class ControlClient:
             case "sync":
                 await asyncio.to_thread(os.sync)
             case "folders":
-                from pyboxd.boot import folders  # after a suspension only
-
                 await folders.forget_cut_message()
             case "activity":
                 return {"busy": self._is_busy()}

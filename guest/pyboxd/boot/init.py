@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from pyboxd.boot import filesystems
-from pyboxd.boot.start import SETTLED_VARIABLE, mark_phase, say
+from pyboxd.boot.start import RELAY_NAME, SETTLED_VARIABLE, mark_phase, say
 from pyboxd.linux import constants as k
 from pyboxd.linux.process import reboot, set_name, sethostname
 from pyboxd.locations import DATA, RUN
@@ -220,7 +220,7 @@ def _as_engine(serve: Callable[[], int]) -> int:
 def _relay() -> int:
     from pyboxd.boot import relay  # process 1 shall not keep it
 
-    set_name("pyboxd-relay")
+    set_name(RELAY_NAME)
     return relay.main([])
 
 

@@ -21,19 +21,17 @@ from errno import EBADMSG, EINTR, EINVAL, ENODEV, ENOENT
 from struct import Struct
 
 from pyboxd.boot import devices
+from pyboxd.boot.start import RELAY_DONE, RELAY_NAME, RELAY_ORDER, RELAY_PROCESS
 from pyboxd.linux import constants as k
 from pyboxd.linux.mount import mount, umount2
 from pyboxd.linux.process import prctl, set_name
-from pyboxd.locations import FUSE_PORT, RUN, SHARES
+from pyboxd.locations import FUSE_PORT, SHARES
 
 MAX_DATA = 1 << 20  # bytes of data in one READ or WRITE; the host's server says the same in INIT
 MESSAGE = MAX_DATA + 4096
 GREETING = (0x7079_626F).to_bytes(4, "little")  # in place of an error; this and the next as in share/protocol.py
 SECRET_LENGTH = 16
 PAUSE = 1.0  # seconds between looks whether the host is there, beside the kernel's signal that it is
-ORDER = signal.SIGUSR1  # to the process of the replies: say when the host is gone and half a message forgotten
-PROCESS_FILE = f"{RUN}/relay.pid"  # the number of that process, once it takes orders
-DONE_FILE = f"{RUN}/relay.done"  # how it says so
 
 _OUT_HEADER = Struct("<IiQ")  # struct fuse_out_header: len error unique
 _RESEND = _OUT_HEADER.pack(_OUT_HEADER.size, 7, 0)  # FUSE_NOTIFY_RESEND, Linux 6.9
@@ -66,7 +64,7 @@ class Greetings:
 
 def main(argv: Sequence[str]) -> int:
     """Mount the shared folders and carry messages; returns when the mount is gone. Raises OSError."""
-    set_name("pyboxd-relay")
+    set_name(RELAY_NAME)
     fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     port = os.open(devices.port(FUSE_PORT), os.O_RDWR | os.O_CLOEXEC)
     attach(fuse, SHARES)
@@ -116,8 +114,8 @@ def _run_replies(parent: int, carry: Callable[[], None]) -> None:
     """Be the second process."""
     try:
         prctl(k.PR_SET_PDEATHSIG, signal.SIGKILL)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {ORDER})
-        with open(PROCESS_FILE, "w") as file:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {RELAY_ORDER})
+        with open(RELAY_PROCESS, "w") as file:
             file.write(str(os.getpid()))
         if os.getppid() == parent:
             carry()
@@ -154,7 +152,7 @@ def _write(port: int, data: memoryview) -> None:
 
 def carry_replies(port: int, fuse: int, greetings: Greetings, tell_done: Callable[[], None] = lambda: None) -> None:
     """From the host to the kernel, for ever. `tell_done` is called when an order is carried out."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO, ORDER})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO, RELAY_ORDER})
     fcntl.fcntl(port, fcntl.F_SETOWN, os.getpid())
     buffer = memoryview(bytearray(2 * MESSAGE))
     end = 0
@@ -162,7 +160,7 @@ def carry_replies(port: int, fuse: int, greetings: Greetings, tell_done: Callabl
         count = os.readv(port, [buffer[end:]])
         if count == 0:
             end = 0  # the rest of this message will not come
-            if _wait_for_host(port) == ORDER:
+            if _wait_for_host(port) == RELAY_ORDER:
                 tell_done()
             continue
         end = _take_messages(buffer, end + count, fuse, greetings)
@@ -172,13 +170,13 @@ def _wait_for_host(port: int) -> int:
     """Wait for a change of the port, or for an order, which waits for this moment; the signal, 0 for none."""
     flags = fcntl.fcntl(port, fcntl.F_GETFL)
     fcntl.fcntl(port, fcntl.F_SETFL, flags | os.O_ASYNC)  # a signal for every change of the port
-    found = signal.sigtimedwait({signal.SIGIO, ORDER}, PAUSE)
+    found = signal.sigtimedwait({signal.SIGIO, RELAY_ORDER}, PAUSE)
     fcntl.fcntl(port, fcntl.F_SETFL, flags)
     return found.si_signo if found else 0
 
 
 def _tell_done() -> None:
-    with open(DONE_FILE, "w"):
+    with open(RELAY_DONE, "w"):
         pass
 
 

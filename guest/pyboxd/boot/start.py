@@ -1,4 +1,4 @@
-"""What the processes of a start share: the console, the times of the phases, the name of a pipe.
+"""What the processes of a start share: the console, the times of the phases, the name of a pipe, an order.
 
 Used by process 1, so it imports next to nothing.
 """
@@ -6,12 +6,22 @@ Used by process 1, so it imports next to nothing.
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 from pyboxd.locations import RUN
 
 SETTLED_VARIABLE = "PYBOXD_SETTLED"
 """Environment variable: number of the descriptor on which the engine waits for `settle.py`."""
+
+RELAY_NAME = "pyboxd-relay"
+"""Of its processes."""
+RELAY_ORDER = signal.SIGUSR1
+"""To the relay's process of the replies: say when the host is gone and half a message forgotten."""
+RELAY_PROCESS = f"{RUN}/relay.pid"
+"""File with the number of that process, once it takes orders."""
+RELAY_DONE = f"{RUN}/relay.done"
+"""File that it makes when it has carried one out."""
 
 _PHASES = f"{RUN}/phases"
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from pyboxd.boot import data, filesystems, modules, settle, start
 from pyboxd.boot.configuration import Configuration, Moment, Proxies, parse
-from pyboxd.boot.ssh import dropbear_key
+from pyboxd.boot.ssh import dropbear_key, has_sessions
 from pyboxd.errors import InvalidArgument, SystemFailure
 from pyboxd.runtime.spec import HelperResult
 
@@ -221,3 +221,18 @@ def test_cut_host_keys_are_refused() -> None:
 
 def test_the_guests_network_is_qemus() -> None:
     assert settle.ADDRESS.rsplit(".", 1)[0] == settle.GATEWAY.rsplit(".", 1)[0] == settle.NAMESERVER.rsplit(".", 1)[0]
+
+
+_CONNECTIONS = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0F02000A:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1003 1 0 100 0 0 10 0
+   1: 0F02000A:C3A2 0202000A:8D6B 01 00000000:00000000 02:00000F1A 00000000     0        0 1034 2 0 23 4 30 10 -1
+"""
+
+
+def test_sessions_of_ssh(tmp_path: Path) -> None:
+    table = tmp_path / "tcp"
+    table.write_text(_CONNECTIONS)
+    assert not has_sessions(str(table))
+    table.write_text(_CONNECTIONS + _CONNECTIONS.splitlines()[2].replace("C3A2", "0016") + "\n")
+    assert has_sessions(str(table))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyboxd.boot import control
+from pyboxd.boot import control, folders
 from pyboxd.boot.channel import LINE_LIMIT, Answer, Event, Failure, Message, Peer, Request, Resync, decode, encode
 from pyboxd.boot.configuration import Configuration, Moment
 from pyboxd.boot.control import ControlClient
@@ -129,6 +129,7 @@ class Engine:
     def __init__(self) -> None:
         self.configured: list[tuple[Configuration, Moment]] = []
         self.stops: list[float] = []
+        self.busy = False
         self.hold = asyncio.Event()
         self.hold.set()
 
@@ -158,7 +159,7 @@ def converse(test: Test) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         engine = Engine()
-        client = ControlClient(engine.configure, engine.stop)
+        client = ControlClient(engine.configure, engine.stop, is_busy=lambda: engine.busy)
         client.attach(os.dup(ours.fileno()))
         ours.close()
         host = Host(*await asyncio.open_connection(sock=theirs))
@@ -191,12 +192,46 @@ def test_introduction() -> None:
     converse(test)
 
 
+def test_a_new_host_after_a_suspension(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes in the middle of an earlier one's line, and over the same port, which knows nothing of a change."""
+    cut: list[str] = []
+
+    async def forget() -> None:
+        cut.append("forgotten")
+
+    monkeypatch.setattr(folders, "forget_cut_message", forget)
+
+    async def test(host: Host, client: ControlClient, engine: Engine) -> None:
+        await meet(host)
+        host.send(type="request", id=1, method="configure", params={"hostname": "box"})
+        await host.next(id=1)
+        host.send(type="request", id=2, method="sync")
+        assert await host.next(id=2) == {"type": "answer", "id": 2, "result": {}}
+        asked = asyncio.create_task(client.publish("tcp", "", 80, 40001))
+        await host.next(method="publish")
+        host.writer.write(b'{"type": "answer", "id": 1, "resu')
+        host.writer.write(b"\n")
+        host.send(type="resync", token="another")
+        assert (await host.next(name="hello"))["params"]["state"] == "configured"
+        with pytest.raises(Unavailable, match="began anew"):
+            await asked
+        host.send(type="request", id=1, method="folders")
+        await host.next(id=1)
+        assert cut == ["forgotten"]
+
+    converse(test)
+
+
 def test_configure_ping_stop_and_unknown_requests() -> None:
     async def test(host: Host, client: ControlClient, engine: Engine) -> None:
         await meet(host)
         host.send(type="request", id=1, method="configure", params={"hostname": "box", "time": 5.5})
         assert await host.next(id=1) == {"type": "answer", "id": 1, "result": {}}
         assert engine.configured == [(Configuration(hostname="box"), Moment(5.5))]
+        for busy in (False, True):
+            engine.busy = busy
+            host.send(type="request", id=7, method="activity")
+            assert (await host.next(id=7))["result"] == {"busy": busy}
         host.send(type="request", id=2, method="ping")
         assert "result" in await host.next(id=2)
         host.send(type="request", id=3, method="dance", params={})

@@ -68,6 +68,9 @@ def test_lists_have_commas_outside_and_brackets_inside_the_file(paths: Paths, fi
         ("default-host-ip", "localhost"),
         ("dns", "8.8.8"),
         ("ssh", "maybe"),
+        ("idle", "suspend"),
+        ("idle", "suspend:0s"),
+        ("idle", "delete:1h"),
         ("colour", "blue"),
     ],
 )
@@ -120,6 +123,7 @@ def test_a_start_request_carries_all_of_them(paths: Paths) -> None:
         shares=("~", "/srv:ro"),
         http_proxy="http://proxy.test",
         ssh=False,
+        idle=settings_values.idle("stop:2h"),
     )
     assert Settings.from_json(paths, json.loads(json.dumps(wanted.as_json()))) == wanted
     assert Settings.from_json(paths, json.loads(json.dumps(Settings(paths).as_json()))) == Settings(paths)
@@ -134,6 +138,15 @@ def test_values_of_the_command_line(paths: Paths) -> None:
     assert (changed.memory_mib, changed.default_host_ip) == (4096, "0.0.0.0")
     with pytest.raises(UsageProblem):
         Settings(paths).with_values({"nonsense": "1"})
+
+
+def test_what_an_idle_machine_does(paths: Paths, file: SettingsFile) -> None:
+    file.set("idle", "suspend:15m")
+    assert file.get("idle") == "suspend:15m"
+    assert settings.load(paths, environ={}).idle == settings_values.Idle(True, 900, "suspend:15m")
+    assert settings.load(paths, environ={"PYBOX_IDLE": "stop:2h"}).idle == settings_values.Idle(False, 7200, "stop:2h")
+    file.set("idle", "off")
+    assert settings.load(paths, environ={}).idle is None
 
 
 @given(st.integers(min_value=1, max_value=4096))

@@ -116,7 +116,7 @@ def test_many_at_once(machine: Machine) -> None:
     machine.start()
     done: list[object] = []
     work: list[Callable[[], object]] = [machine.suspend, machine.suspend, machine.start, machine.start]
-    threads = [threading.Thread(target=lambda step=step: done.append(step())) for step in work]  # type: ignore[misc]
+    threads = [threading.Thread(target=lambda step=step: done.append(step())) for step in work]
     for thread in threads:
         thread.start()
     for thread in threads:
