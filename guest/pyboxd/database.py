@@ -2,7 +2,7 @@
 
 One connection, one writer, WAL with `synchronous=FULL`: a transaction that returned is on the disk. Each room
 brings its own tables (`CREATE TABLE IF NOT EXISTS …`) and keeps its own rows; nobody joins across rooms.
-All calls come from the engine's main thread and are short.
+All calls come from the engine's main thread and are short; only opening it may be another thread's work.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pyboxd.errors import SystemFailure
@@ -20,20 +20,21 @@ _LOG_SPACE = 5 * 1024 * 1024  # bytes; SQLite starts the log over after 1000 pag
 
 
 class Database:
-    """Open (or create) the database at `path`; ":memory:" for tests.
+    """Open (or create) the database at `path`; ":memory:" for tests."""
 
-    With `reserve` the space that the log of transactions needs is taken at once: on a full disk containers must still
-    be able to end, and people to remove what fills it.
-    """
-
-    def __init__(self, path: str, *, reserve: bool = False) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None)
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
         self._connection.execute("PRAGMA foreign_keys=ON")
         self._depth = 0
-        if reserve:
-            _take_space(f"{path}-wal")
+
+    def reserve(self) -> None:
+        """Take the space that the log of transactions needs: on a full disk containers must still be able to end, and
+        people to remove what fills it. No error when the disk is full already."""
+        with suppress(OSError):
+            _take_space(f"{self._path}-wal")
 
     def define(self, schema: str) -> None:
         """Run a room's `CREATE … IF NOT EXISTS` statements."""
@@ -85,12 +86,10 @@ class Database:
 
 
 def _take_space(log: str) -> None:
-    """Make the log as large as it gets; SQLite overwrites it from its start and takes zeros for its end."""
+    """Make the log as large as it gets; SQLite overwrites it from its start and takes zeros for its end. OSError."""
     descriptor = os.open(log, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         if os.fstat(descriptor).st_size < _LOG_SPACE:
             os.posix_fallocate(descriptor, 0, _LOG_SPACE)
-    except OSError:
-        return  # the disk is full already: the engine starts all the same
     finally:
         os.close(descriptor)

@@ -53,7 +53,8 @@ def pair(handler: Handler) -> tuple[Pool, Dialer]:
         task.add_done_callback(tasks.discard)
 
     tasks: set[asyncio.Future[None]] = set()
-    dialer = Dialer(lambda: StreamProtocol(accept))
+    dialer = Dialer()
+    dialer.serve(lambda: StreamProtocol(accept))
     return Pool(dialer.want), dialer
 
 
@@ -251,7 +252,10 @@ def test_a_proof_holds_for_one_conversation() -> None:
         pool, _ = pair(never)
         await pool.open()
         taking = asyncio.create_task(pool.take())
-        said = await talk(pool.port, bytes(16))
+        reader, writer = await asyncio.open_connection("127.0.0.1", pool.port)
+        writer.write(bytes(16))
+        said = await reader.readexactly(48)
+        writer.close()
         await talk(pool.port, bytes(16), said[16:48])
         reader, writer = await asyncio.open_connection("127.0.0.1", pool.port)
         writer.write(bytes(16))
@@ -280,7 +284,8 @@ def test_somebody_else_in_the_hosts_place() -> None:
 
     async def main() -> None:
         server = await asyncio.start_server(impostor, "127.0.0.1", 0)
-        dialer = Dialer(lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(), never))
+        dialer = Dialer()
+        dialer.serve(lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(), never))
         dialer.open(ApiWay("127.0.0.1", server.sockets[0].getsockname()[1], bytes(range(32))))
         await asyncio.sleep(0.3)
         dialer.close()

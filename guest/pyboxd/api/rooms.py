@@ -115,7 +115,8 @@ class Rooms:
             *(f"{locations.CONTAINERS}/{name}" for name in os.listdir(locations.CONTAINERS) if name not in known),
         ]
         stray += [f"{locations.DATA}/{name}" for name in os.listdir(locations.DATA) if name.startswith(_OLD)]
-        self._sweeping = asyncio.get_running_loop().create_task(asyncio.to_thread(_remove_all, stray))
+        if stray:
+            self._sweeping = asyncio.get_running_loop().create_task(asyncio.to_thread(_remove_all, stray))
 
     @functools.cached_property
     def _cached_builder(self) -> Builder:
@@ -150,7 +151,7 @@ class Rooms:
 
 def prepare_directories() -> None:
     """Make the data disk's folders. What was temporary is put aside for `Rooms.recover` to remove."""
-    if os.path.exists(locations.TEMPORARY):
+    if os.path.exists(locations.TEMPORARY) and os.listdir(locations.TEMPORARY):
         os.rename(locations.TEMPORARY, f"{locations.DATA}/{_OLD}{secrets.token_hex(8)}")
     for path, mode in (
         (locations.LAYERS, 0o711),

@@ -10,7 +10,6 @@ import asyncio
 import fcntl
 import os
 import random
-import ssl
 import struct
 import time
 
@@ -29,7 +28,6 @@ CERTIFICATES = f"{RUN}/ca-certificates.crt"
 """Bundle of all roots that the engine's own connections trust: the image's and the host's."""
 
 _GENERATION = f"{RUN}/generation"
-_SEED = 64  # bytes
 SSH_DELAY = 0.5  # seconds: whatever waits for the engine's API comes first
 CLOCK_TOLERANCE = 0.02  # seconds; a clock that is right within this is not moved
 
@@ -66,9 +64,7 @@ def add_entropy(data: bytes) -> None:
     with open("/dev/random", "wb", buffering=0) as device:
         fcntl.ioctl(device, k.RNDADDENTROPY, struct.pack("ii", len(data) * 8, len(data)) + data)
         fcntl.ioctl(device, k.RNDRESEEDCRNG)
-    # This process has generators of its own, which were seeded when it started.
-    random.seed()
-    ssl.RAND_add(os.urandom(_SEED), _SEED)
+    random.seed()  # this process's own; that of OpenSSL is seeded where it is used (`image.trust`)
 
 
 def generation() -> str:
@@ -91,24 +87,31 @@ class System:
         self._applied = Configuration(hostname="")
         self._ssh: asyncio.Task[None] | None = None
 
-    async def apply(self, configuration: Configuration, moment: Moment) -> None:
-        """Bring the guest to `configuration`. PyboxdError names the part that could not be done.
+    def prepare(self) -> None:
+        """What does not depend on whose machine it is."""
+        _write_certificates("")
 
-        The ssh server starts beside what follows: nobody's first command waits for it.
-        """
-        before = self._applied
+    def awake(self, moment: Moment) -> None:
+        """Make this machine one of its own, at this time: before anything else that `configure` has it do."""
         if moment.entropy:
             add_entropy(moment.entropy)
         if not generation():
             _write(_GENERATION, os.urandom(16).hex())
         if moment.time is not None:
             set_clock(moment.time)
+
+    async def apply(self, configuration: Configuration) -> None:
+        """Bring the guest to `configuration`. PyboxdError names the part that could not be done.
+
+        The ssh server starts beside what follows: nobody's first command waits for it.
+        """
+        before = self._applied
         if configuration.hostname != before.hostname:
             sethostname(configuration.hostname)
             _write(f"{RUN}/hostname", f"{configuration.hostname}\n")
         servers = configuration.dns or (NAMESERVER,)
         _write(f"{RUN}/resolv.conf", "".join(f"nameserver {server}\n" for server in servers))
-        if configuration.certificates != before.certificates or not os.path.exists(CERTIFICATES):
+        if configuration.certificates != before.certificates:
             _write_certificates(configuration.certificates)
         if configuration.ssh != before.ssh:
             await self._change_ssh(configuration.ssh)
@@ -119,12 +122,12 @@ class System:
             await self._ssh
         ssh.stop()
         if keys is not None:
-            ssh.write_keys(keys)
-            self._ssh = asyncio.create_task(self._start_ssh())
+            self._ssh = asyncio.create_task(self._start_ssh(keys))
 
-    async def _start_ssh(self) -> None:
+    async def _start_ssh(self, keys: SshKeys) -> None:
         await asyncio.sleep(SSH_DELAY)
         try:
+            ssh.write_keys(keys)
             await ssh.start(self._helpers)
         except PyboxdError as error:
             say(str(error))

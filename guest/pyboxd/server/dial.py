@@ -41,12 +41,12 @@ def proof(key: bytes, who: bytes, guest_nonce: bytes, host_nonce: bytes) -> byte
 
 
 class Dialer:
-    """Keeps connections ready. `above` makes the protocol that serves one client. For the event loop's thread."""
+    """Keeps connections ready. Clients that come before `serve` wait for it. For the event loop's thread."""
 
-    def __init__(self, above: MakeProtocol) -> None:
-        self._above = above
+    def __init__(self) -> None:
+        self.above: MakeProtocol | None = None
         self._way: ApiWay | None = None
-        self._waiting: set[Line] = set()  # connections that are being made, or wait for a client
+        self._waiting: set[Line] = set()  # connections that are being made, or wait for a client or for `serve`
         self._used: WeakSet[asyncio.Transport] = WeakSet()  # those that clients have
         self._pause = FIRST_PAUSE
         self._retry: asyncio.TimerHandle | None = None
@@ -61,7 +61,14 @@ class Dialer:
             transport.abort()
         self._way = way
         self._pause = FIRST_PAUSE
-        self.want(SPARE)
+        self.want(self._spare())
+
+    def serve(self, above: MakeProtocol) -> None:
+        """Serve clients from now on: `above` makes the protocol of one."""
+        self.above = above
+        for line in tuple(self._waiting):
+            line.serve()
+        self.want(self._spare())
 
     def close(self) -> None:
         """Make no more connections, and give up those that nobody uses."""
@@ -79,8 +86,12 @@ class Dialer:
             for _ in range(min(count, MOST) - len(self._waiting)):
                 self._dial(self._way)
 
+    def _spare(self) -> int:
+        """How many connections there are when nobody asks for more. The first shall not wait for others."""
+        return 1 if self.above is None else SPARE
+
     def _dial(self, way: ApiWay) -> None:
-        line = Line(self, way.key, self._above)
+        line = Line(self, way.key)
         self._waiting.add(line)
         task = asyncio.get_running_loop().create_task(self._connect(line, way))
         self._tasks.add(task)
@@ -111,7 +122,7 @@ class Dialer:
 
     def _try_again(self) -> None:
         self._retry = None
-        self.want(SPARE)
+        self.want(self._spare())
 
     def proved(self) -> None:
         """A connection is ready: whatever was wrong is over."""
@@ -121,16 +132,15 @@ class Dialer:
         """A client has come."""
         self._waiting.discard(line)
         self._used.add(transport)
-        self.want(SPARE)
+        self.want(self._spare())
 
 
 class Line(asyncio.Protocol):
     """One connection until its client comes: then the protocol above takes its place."""
 
-    def __init__(self, owner: Dialer, key: bytes, above: MakeProtocol) -> None:
+    def __init__(self, owner: Dialer, key: bytes) -> None:
         self._owner = owner
         self._key = key
-        self._make_above = above
         self._nonce = os.urandom(NONCE)
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -147,8 +157,7 @@ class Line(asyncio.Protocol):
         self._received += data
         if not self._proved and not self._shake_hands():
             return
-        if self._received:
-            self._hand_over()
+        self.serve()
 
     def _shake_hands(self) -> bool:
         """Check the host's proof and give ours; False when there is none yet, or a wrong one."""
@@ -168,9 +177,16 @@ class Line(asyncio.Protocol):
         self._owner.proved()
         return True
 
-    def _hand_over(self) -> None:
+    def serve(self) -> None:
+        """Give the client that has come, if one has, to its protocol."""
+        if not self._proved or not self._received:
+            return
         assert self._transport is not None
-        above = self._make_above()
+        if self._owner.above is None:
+            self._transport.pause_reading()
+            return
+        self._transport.resume_reading()
+        above = self._owner.above()
         self._owner.used(self, self._transport)
         self._transport.set_protocol(above)
         above.connection_made(self._transport)

@@ -31,6 +31,8 @@ from pyboxd.boot.start import mark_phase
 from pyboxd.boot.system import System, wait_until_settled
 from pyboxd.boot.trim import Trimmer
 from pyboxd.database import Database
+from pyboxd.engine.model import Record
+from pyboxd.engine.store import Volume
 from pyboxd.errors import PyboxdError
 from pyboxd.image.distribution import RegistrySettings
 from pyboxd.image.layerstore import MOUNTS, LayerStore
@@ -39,12 +41,17 @@ from pyboxd.linux.mount import mount
 from pyboxd.network.bridge import Fabric
 from pyboxd.network.namespaces import Namespaces
 from pyboxd.network.networks import STATE_DATABASE, Networks
+from pyboxd.runtime import codec
 from pyboxd.runtime.client import Runtime
 from pyboxd.server.dial import Dialer
 from pyboxd.server.http import Application, Identity
 
 VERSION = "0.1.0"
 STOP_TIMEOUT = 10.0  # seconds for containers to end when a signal asks for the end
+# Seconds that a thread computes while another one waits for its turn. Threads mostly ask the kernel for something here
+# and have little to compute after each answer: with Python's own 5 ms they would wait longer than they work.
+_SWITCH = 0.0005
+_RESERVE = 1.0  # seconds after the start
 log = logging.getLogger(__name__)
 
 
@@ -52,6 +59,7 @@ def run(runtime: Runtime) -> int:
     """Run the engine over a spawner that was forked before; its exit status."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     gc.freeze()
+    sys.setswitchinterval(_SWITCH)
     return asyncio.run(Engine(runtime).run())
 
 
@@ -69,8 +77,9 @@ class Engine:
         self._networks: Networks | None = None
         self._rooms: Rooms | None = None
         self._application: Application | None = None
-        self._dialer: Dialer | None = None
+        self._dialer = Dialer()
         self._trimming: asyncio.Task[None] | None = None
+        self._reserving: asyncio.TimerHandle | None = None
         self._over = asyncio.Event()
         self._status = 0
         self._stopping = False
@@ -95,6 +104,8 @@ class Engine:
         _, fabric, namespaces = self._ground = _ground()
         fabric.prepare()
         await namespaces.fill()
+        codec.prepare(Record, Volume)
+        self._system.prepare()
 
     async def _watch_spawner(self) -> None:
         await self._runtime.wait_broken()
@@ -113,34 +124,45 @@ class Engine:
     async def _configure(self, configuration: Configuration, moment: Moment) -> None:
         """All of `configuration` is in force when this returns. PyboxdError names the part that is not."""
         self._control.phase("configure")
-        await self._system.apply(configuration, moment)
-        self._control.phase("system")
-        self._configuration = configuration
-        self._paths.replace(configuration.shares)
-        first = self._rooms is None
-        if first:
+        self._system.awake(moment)
+        if self._rooms is None:
             await self._open(configuration)
-        assert self._rooms is not None and self._networks is not None
-        self._rooms.images.registries = _registries(configuration)
-        if configuration.api is not None and self._dialer is not None:
-            self._dialer.open(configuration.api)
-        if not first:
+        else:
+            assert self._networks is not None
+            await self._adopt(configuration)
             await self._networks.republish()
+        assert self._rooms is not None
+        self._rooms.images.registries = _registries(configuration)
         self._control.phase("ready")
         self._control.ready()
 
-    async def _open(self, configuration: Configuration) -> None:
-        """Everything that needs the data disk. After a failure it can be tried again."""
+    async def _adopt(self, configuration: Configuration) -> None:
+        """What needs no data disk."""
+        if configuration.api is not None:
+            self._dialer.open(configuration.api)
+        await self._system.apply(configuration)
+        self._configuration = configuration
+        self._paths.replace(configuration.shares)
+        self._control.phase("system")
+
+    async def _open_disk(self, configuration: Configuration) -> Database:
         if configuration.data_disk:
             await mount_data_disk(self._runtime)
-            self._trimming = asyncio.create_task(Trimmer(locations.DATA).run())
-            self._control.phase("disk")
         elif not os.path.ismount(locations.DATA):  # a machine that shall forget everything
             mount("tmpfs", locations.DATA, "tmpfs")
-        prepare_directories()
+        database = await asyncio.to_thread(_open_database)
+        self._control.phase("disk")
+        return database
+
+    async def _open(self, configuration: Configuration) -> None:
+        """Everything that needs the data disk. After a failure it can be tried again."""
+        # Most of both is the kernel's work, and there is more than one processor.
+        disk, others = asyncio.create_task(self._open_disk(configuration)), asyncio.create_task(self._adopt(configuration))
+        await asyncio.gather(disk, others, return_exceptions=True)
         async with AsyncExitStack() as undo:
-            database = Database(locations.DATABASE, reserve=True)
+            database = disk.result()
             undo.callback(database.close)
+            others.result()
             state, fabric, namespaces = self._ground or _ground()
             self._ground = None
             networks = Networks(database, self._control, state=state, fabric=fabric, namespaces=namespaces)
@@ -158,11 +180,14 @@ class Engine:
             await application.serve_unix(locations.API_SOCKET)
             undo.pop_all()
         self._database, self._networks, self._rooms, self._application = database, networks, rooms, application
-        self._dialer = Dialer(application.protocol)
+        if configuration.data_disk:
+            self._trimming = asyncio.create_task(Trimmer(locations.DATA).run())
+        self._dialer.serve(application.protocol)
+        # On a disk with room this can wait a second, and the first client cannot.
+        self._reserving = asyncio.get_running_loop().call_later(_RESERVE, database.reserve)
 
     def _clients_wait(self, count: int) -> None:
-        if self._dialer is not None:
-            self._dialer.want(count)
+        self._dialer.want(count)
 
     def _is_busy(self) -> bool:
         """Whether something goes on here that the host cannot see."""
@@ -183,13 +208,14 @@ class Engine:
         try:
             if self._rooms is not None:
                 await self._rooms.supervisor.close(timeout)
-            if self._dialer is not None:
-                self._dialer.close()
+            self._dialer.close()
             if self._application is not None:
                 await self._application.close()
             if self._networks is not None:
                 await self._networks.close()
             await self._runtime.close()
+            if self._reserving is not None:
+                self._reserving.cancel()
             if self._database is not None:
                 self._database.close()
             if self._trimming is not None:
@@ -201,6 +227,11 @@ class Engine:
             log.exception("the machine could not be stopped properly")
         self._control.stopped()
         self._end(0)
+
+
+def _open_database() -> Database:
+    prepare_directories()
+    return Database(locations.DATABASE)
 
 
 def _ground() -> tuple[Database, Fabric, Namespaces]:
