@@ -9,10 +9,7 @@ PyboxError            what failed, what was seen, what to do
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 
-
-@dataclass
 class PyboxError(Exception):
     """An error that a person can act on.
 
@@ -20,9 +17,11 @@ class PyboxError(Exception):
     `resolution` says what to type or change.
     """
 
-    brief: str
-    details: str = ""
-    resolution: str = ""
+    def __init__(self, brief: str, details: str = "", resolution: str = "") -> None:
+        super().__init__(brief, details, resolution)
+        self.brief = brief
+        self.details = details
+        self.resolution = resolution
 
     def __str__(self) -> str:
         return self.brief
@@ -40,9 +39,10 @@ class ImageBuildError(PyboxError):
     pass
 
 
-@dataclass
 class EngineError(PyboxError):
     """The engine refused a request; `status` is the HTTP status, `exit_code` what the command ends with."""
 
-    status: int = 500
-    exit_code: int = 1
+    def __init__(self, brief: str, details: str = "", resolution: str = "", status: int = 500, exit_code: int = 1) -> None:
+        super().__init__(brief, details, resolution)
+        self.status = status
+        self.exit_code = exit_code

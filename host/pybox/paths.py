@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import platformdirs
 
 from pybox.errors import MachineError, UsageProblem
 
@@ -40,6 +37,8 @@ class Paths:
         if home:
             root = Path(home).expanduser().absolute()
             return cls(root / "config", root / "state", root / "cache", root / "run")
+        import platformdirs  # most of its time goes into systems' special cases
+
         state = platformdirs.user_state_path(APP, appauthor=False)
         session = environ.get("XDG_RUNTIME_DIR")
         return cls(
@@ -99,6 +98,8 @@ class Paths:
         wanted = self.runtime / machine
         if len(os.fsencode(wanted)) + 1 + LONGEST_SOCKET_NAME <= SOCKET_PATH_LIMIT:
             return wanted
+        import hashlib
+
         digest = hashlib.sha256(os.fsencode(self.runtime)).hexdigest()[:8]
         return Path("/tmp") / f"{APP}-{_user_number()}" / digest / machine
 

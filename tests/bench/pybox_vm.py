@@ -55,7 +55,7 @@ class PyboxVm:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PYBOX_")}
         self._environment = {**kept, "PYBOX_HOME": str(home), "PYBOX_MACHINE": _MACHINE}
         self._paths = Paths.from_environment(self._environment)
-        self.api = Api(Address(path=hostos.current().api_address(self._paths, _MACHINE)))
+        self.api = Api(Address(path=hostos.api_address(self._paths, _MACHINE)))
         self._ports: list[int] = []
 
     def command(self, *words: str) -> list[str]:

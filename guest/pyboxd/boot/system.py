@@ -134,18 +134,17 @@ class System:
 
 
 def _write_certificates(extra: str) -> None:
-    if not extra:
-        temporary = f"{CERTIFICATES}.new"
-        os.symlink(SYSTEM_CERTIFICATES, temporary)
-        os.rename(temporary, CERTIFICATES)
-        return
-    with open(SYSTEM_CERTIFICATES) as file:
-        _write(CERTIFICATES, f"{file.read()}\n{extra}")
+    with open(SYSTEM_CERTIFICATES, "rb") as file:
+        _write_bytes(CERTIFICATES, file.read() + extra.encode())
 
 
 def _write(path: str, text: str) -> None:
     """Replace a file whole, so that a reader never sees half of it."""
+    _write_bytes(path, text.encode())
+
+
+def _write_bytes(path: str, data: bytes) -> None:
     temporary = f"{path}.new"
-    with open(temporary, "w") as file:
-        file.write(text)
+    with open(temporary, "wb", buffering=0) as file:
+        file.write(data)
     os.rename(temporary, path)

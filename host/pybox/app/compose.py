@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pybox import hostos, settings
+from pybox import hostos
 from pybox.paths import Paths
 
 if TYPE_CHECKING:
@@ -34,14 +34,17 @@ def engine(machine: str) -> EngineClient:
     """A client of the machine's engine; it says how to start the machine when nobody answers."""
     from pybox.engine.client import EngineClient
 
-    return EngineClient(hostos.current().api_address(paths(), machine))
+    return EngineClient(hostos.api_address(paths(), machine))
 
 
 def engine_or_start(machine: str, report: Report) -> EngineClient:
     """A client of the machine's engine; starts the machine first when it does not run, unless settings forbid it."""
     client = engine(machine)
-    if not client.answers() and settings.load(paths(), machine).autostart:
-        machines().start(machine, report)
+    if not client.answers():
+        from pybox import settings
+
+        if settings.load(paths(), machine).autostart:
+            machines().start(machine, report)
     return client
 
 
@@ -58,6 +61,7 @@ def console() -> Console:
 
 def package_mirror() -> Mirror:
     """The Debian mirror of the settings, else apt's, else a public one."""
+    from pybox import settings
     from pybox_image.mirror import choose
 
     return choose(settings.load(paths()).mirror)

@@ -10,13 +10,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pybox.app import options
 from pybox.app.streams import Pumps, detach_keys
 from pybox.engine.client import EngineClient
 from pybox.errors import EngineError
-from pybox.hostos.interface import Console
+
+if TYPE_CHECKING:
+    from pybox.hostos.interface import Console
 
 NOT_FOUND, NOT_EXECUTABLE, REFUSED = 127, 126, 125
 

@@ -30,7 +30,6 @@ from pybox.paths import Paths
 
 PREFIX = "fresh-"
 KEPT = 8  # templates
-_CHUNK = 256 * 1024  # bytes
 _STOP = 10.0  # seconds for the machine of a template to end properly
 
 
@@ -78,7 +77,7 @@ class Fresh:
     # -- inside -------------------------------------------------------------------------------------
 
     def _engine(self, machine: str) -> EngineClient:
-        return EngineClient(hostos.current().api_address(self._paths, machine))
+        return EngineClient(hostos.api_address(self._paths, machine))
 
     def _template(self, images: Sequence[str]) -> Template:
         """Return the template for these images, made if there is none that is still right."""
@@ -139,7 +138,7 @@ class Fresh:
 
         def pieces() -> Iterator[bytes]:
             with self._engine(self._origin).stream("GET", "/images/get", {"names": images}) as response:
-                while data := response.read(_CHUNK):
+                while data := response.read1():
                     yield data
 
         headers = {"Content-Type": "application/x-tar"}

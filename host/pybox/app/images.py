@@ -41,7 +41,7 @@ def load(client: EngineClient, archive: BinaryIO, show: Callable[[ProgressLine],
 def save(client: EngineClient, references: list[str], output: BinaryIO) -> None:
     """Write an archive of the named images."""
     with client.stream("GET", "/images/get", {"names": references}) as response:
-        while data := response.read(CHUNK):
+        while data := response.read1():
             output.write(data)
 
 

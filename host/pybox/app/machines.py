@@ -213,7 +213,7 @@ class Machines:
 
     def docker_host(self, machine: str) -> str:
         """DOCKER_HOST for the machine."""
-        address = hostos.current().api_address(self._paths, machine).as_posix()
+        address = hostos.api_address(self._paths, machine).as_posix()
         return f"npipe://{address}" if address.startswith("//./pipe/") else f"unix://{address}"
 
     def ssh_endpoint(self, machine: str) -> SshEndpoint:

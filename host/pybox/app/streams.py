@@ -6,12 +6,14 @@ The terminal itself (raw mode, size, signals) is behind `Console`, whose impleme
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pybox.engine.client import Hijacked
 from pybox.engine.frames import FrameDecoder, Stream
 from pybox.errors import UsageProblem
-from pybox.hostos.interface import Console
+
+if TYPE_CHECKING:
+    from pybox.hostos.interface import Console
 
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +18,14 @@ if TYPE_CHECKING:
     from pybox.hostos.interface import Console
 
 
-@dataclass
 class Context:
-    machine: str
-    debug: bool = False
-    fresh: bool = False  # the command gets a throw-away machine
-    at_end: ExitStack = field(default_factory=ExitStack)  # of the command
+    """One command's call. `fresh`: it gets a throw-away machine; `at_end` is closed when it has ended."""
+
+    def __init__(self, machine: str, *, debug: bool, fresh: bool) -> None:
+        self.machine = machine
+        self.debug = debug
+        self.fresh = fresh
+        self.at_end = ExitStack()
 
     @cached_property
     def machines(self) -> Machines:
@@ -45,7 +46,7 @@ class Context:
     def fresh_machine(self, images: Sequence[str]) -> Iterator[Fresh]:
         """A throw-away machine with images of the user's own one; it is gone behind the block."""
         from pybox.app.compose import fresh
-        from pybox.cli.machine import PhasePrinter
+        from pybox.cli.phases import PhasePrinter
 
         made = fresh(self.machine, PhasePrinter(verbose=False))
         try:
@@ -60,7 +61,7 @@ class Context:
         With --fresh it is that of a throw-away machine, which has these images, for the rest of the command.
         """
         from pybox.app.compose import engine, engine_or_start
-        from pybox.cli.machine import PhasePrinter
+        from pybox.cli.phases import PhasePrinter
 
         if self.fresh:
             return engine(self.at_end.enter_context(self.fresh_machine(images)).machine)

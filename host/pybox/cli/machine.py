@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pybox.app.machines import Phase, Started
 from pybox.cli import output
 from pybox.cli.context import Context, pass_context
+from pybox.cli.phases import PhasePrinter
 
-
-class PhasePrinter:
-    """Shows a start as it goes: each phase with its time when verbose, else a line at the end."""
-
-    def __init__(self, *, verbose: bool) -> None:
-        self._verbose = verbose
-        self._began = time.monotonic()
-
-    def __call__(self, phase: Phase) -> None:
-        if self._verbose or phase.remark:
-            remark = f"  {phase.remark}" if phase.remark else ""
-            output.note(f"{phase.seconds:8.2f} s  {phase.name}{remark}")
-
-    def step(self, text: str, done: int = 0, total: int = 0) -> None:
-        """Work before the machine itself starts (the guest image)."""
-        if sys.stderr.isatty():
-            counter = f" {100 * done // total}%" if total else ""
-            click.echo(f"\r\x1b[2K{text}{counter}", nl=False, err=True)
-            if total and done >= total:
-                click.echo(err=True)
-        elif done == 0:
-            output.note(text)
+if TYPE_CHECKING:
+    from pybox.app.machines import Started
 
 
 def start_machine(context: Context, *, verbose: bool, discard: bool = False) -> None:

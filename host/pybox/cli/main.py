@@ -1,11 +1,7 @@
-"""The command line's entry: the group of commands and the one place where errors become text and exit statuses.
-
-Commands are imported when they are called: `pybox ps` must not pay for `pybox build`.
-"""
+"""The command line's entry: the group of commands and the one place where errors become text and exit statuses."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +10,7 @@ import click
 
 from pybox.cli import output
 from pybox.cli.context import Context
+from pybox.cli.lazy import LazyGroup
 from pybox.errors import EngineError, PyboxError, UsageProblem
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -32,10 +29,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "shellinit": ("machine", "Print what points docker at the machine"),
     "machine": ("machine", "The machine, in the long form"),
     "test": ("fresh", "Run a program against a clean machine of its own"),
-    "run": ("containers", "Create and run a new container from an image"),
-    "create": ("containers", "Create a new container"),
-    "exec": ("containers", "Execute a command in a running container"),
-    "attach": ("containers", "Attach to a running container"),
+    "run": ("run", "Create and run a new container from an image"),
+    "create": ("run", "Create a new container"),
+    "exec": ("run", "Execute a command in a running container"),
+    "attach": ("run", "Attach to a running container"),
     "ps": ("containers", "List containers"),
     "logs": ("containers", "Fetch the logs of a container"),
     "rm": ("containers", "Remove one or more containers"),
@@ -67,18 +64,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-class LazyGroup(click.Group):
-    """Lists all commands; imports a command's module when it is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"pybox.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = module.COMMANDS[cmd_name]
-        return command
+class _Commands(LazyGroup):
+    """All commands, under headings in the help, whose texts need none of their modules."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -86,6 +73,7 @@ class LazyGroup(click.Group):
             "both": "Machine and containers",
             "machine": "Machine",
             "fresh": "Machine",
+            "run": "Containers",
             "containers": "Containers",
             "images": "Images",
             "system": "System",
@@ -114,7 +102,8 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) 
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=_Commands,
+    places={name: (module, name) for name, (module, _text) in COMMANDS.items()},
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="`pybox start` makes and starts the machine; `pybox run --help` shows what a container can have.",
 )

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from pybox.cli.template import render
 from pybox.errors import PyboxError
 
 
@@ -69,12 +68,16 @@ def listing(
         for row in rows:
             say(json.dumps(row))
     elif template and template.startswith("table"):
+        from pybox.cli.template import render
+
         body = template.removeprefix("table").strip().replace("\\t", "\t")
         cells = [render(body, row).split("\t") for row in rows]
         names = {key: heading for heading, key in columns.items()}
         heads = [render(cell, _Headings(names)) for cell in body.split("\t")]
         table(heads, cells)
     elif template:
+        from pybox.cli.template import render
+
         for row in rows:
             say(render(template, row))
     else:
@@ -96,6 +99,8 @@ def document(value: Any, template: str | None) -> None:
     elif template == "json":
         say(json.dumps(value, ensure_ascii=False))
     else:
+        from pybox.cli.template import render
+
         for item in value if isinstance(value, list) else [value]:
             say(render(template, item))
 

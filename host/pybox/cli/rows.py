@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pybox.app import options
 from pybox.cli.output import ago, moment, size
 from pybox.errors import UsageProblem
 
@@ -110,5 +109,7 @@ def moment_query(text: str | None, now: float | None = None) -> str | None:
             return f"{moment(text if 'T' in text else text + 'T00:00:00').timestamp():.6f}"
         except ValueError:
             raise UsageProblem(f"invalid value for a time: '{text}'", resolution="Write 2026-01-02T13:23:37Z") from None
+    from pybox.app import options
+
     start = time.time() if now is None else now
     return f"{start - options.duration(text) / 1e9:.6f}"

@@ -1,61 +1,43 @@
-"""Client of the engine's API: HTTP/1.1 over the hostagent's socket.
+"""Client of the engine's API: requests over the hostagent's socket.
 
-`http.client` and a socket of our own: starting `pybox ps` must not cost the import of an HTTP library.
 Nothing here knows what a container is: paths, queries and JSON go through, errors become `EngineError`.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from pybox.engine import http
 from pybox.errors import EngineError, MachineError
 
 API_VERSION = "1.51"
-CHUNK = 256 * 1024
 
 QueryValue = str | int | bool | None
 Query = Mapping[str, QueryValue | list[str]]
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost")
-        self._path = path
-
-    def connect(self) -> None:
-        family = getattr(socket, "AF_UNIX", None)
-        if family is None:  # Python on Windows; the named pipe serves docker, but not yet this client
-            raise OSError(0, "this Python has no unix sockets")
-        self.sock = socket.socket(family, socket.SOCK_STREAM)
-        self.sock.connect(str(self._path))
-
-
-@dataclass
 class Hijacked:
     """A connection that carries raw bytes both ways after the engine's 101.
 
-    `pending` came in the same packet as the header. `multiplexed` says whether stream frames are used.
+    `stream` reads it, with what came behind the header. `multiplexed` says whether stream frames are used.
     """
 
-    socket: socket.socket
-    pending: bytes
-    multiplexed: bool
+    def __init__(self, connection: socket.socket, stream: BufferedReader, multiplexed: bool) -> None:
+        self.socket = connection
+        self.multiplexed = multiplexed
+        self._stream = stream
 
     def read(self) -> bytes:
         """Next bytes, b"" at the end."""
-        if self.pending:
-            data, self.pending = self.pending, b""
-            return data
         try:
-            return self.socket.recv(CHUNK)
+            return self._stream.read1(http.CHUNK)
         except ConnectionResetError:
             return b""
 
@@ -67,6 +49,7 @@ class Hijacked:
             return
 
     def close(self) -> None:
+        self._stream.close()
         self.socket.close()
 
 
@@ -94,7 +77,7 @@ class EngineClient:
             data = response.read()
         if not data:
             return None
-        if response.headers.get_content_type() == "application/json":
+        if response.content_type == "application/json":
             return json.loads(data)
         return data
 
@@ -117,7 +100,7 @@ class EngineClient:
         query: Query | None = None,
         body: Iterable[bytes] | bytes | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Iterator[http.client.HTTPResponse]:
+    ) -> Iterator[http.Response]:
         """One request whose answer is read piece by piece; an iterable body is sent in chunks."""
         with self._exchange(method, path, query, body, headers or {}) as response:
             yield response
@@ -139,36 +122,33 @@ class EngineClient:
     def hijack(self, path: str, query: Query | None = None, body: object = None) -> Hijacked:
         """POST that turns the connection into a byte stream (attach, exec start)."""
         payload = b"" if body is None else json.dumps(body).encode()
-        connection = self._connect()
-        head = (
-            f"POST {_target(path, query)} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
-            f"Upgrade: tcp\r\nContent-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
-        )
-        stream = connection.sock
-        stream.sendall(head.encode() + payload)
-        raw = b""
-        while b"\r\n\r\n" not in raw:
-            data = stream.recv(CHUNK)
-            if not data:
-                raise EngineError("The engine closed the connection.", status=500)
-            raw += data
-        header, _, rest = raw.partition(b"\r\n\r\n")
-        lines = header.decode("latin-1").split("\r\n")
-        status = int(lines[0].split(" ")[1])
-        fields = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in lines[1:])}
-        if status != 101:
-            while len(rest) < int(fields.get("content-length", "0")):
-                rest += stream.recv(CHUNK)
-            stream.close()
-            raise _engine_error(status, rest)
-        return Hijacked(stream, rest, "multiplexed" in fields.get("content-type", ""))
+        headers = {"Connection": "Upgrade", "Upgrade": "tcp", "Content-Type": "application/json"}
+        with ExitStack() as opened:
+            connection = opened.enter_context(self._connect())
+            stream = opened.enter_context(connection.makefile("rb"))
+            try:
+                http.send(connection, "POST", _target(path, query), headers, payload)
+                response = http.receive(stream)
+                if response.status != http.SWITCHING:
+                    raise _engine_error(response.status, response.read())
+            except (ConnectionError, http.BrokenAnswer) as error:
+                raise EngineError("The engine closed the connection.", _words(error), status=500) from error
+            opened.pop_all()
+        return Hijacked(connection, stream, "multiplexed" in response.content_type)
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _connect(self) -> _UnixConnection:
-        connection = _UnixConnection(self.path)
+    def _connect(self) -> socket.socket:
+        family = getattr(socket, "AF_UNIX", None)
         try:
-            connection.connect()
+            if family is None:  # Python on Windows; the named pipe serves docker, but not yet this client
+                raise OSError(0, "this Python has no unix sockets")
+            connection = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                connection.connect(str(self.path))
+            except OSError:
+                connection.close()
+                raise
         except OSError as error:
             raise MachineError(
                 "The machine does not answer.", f"{self.path}: {error.strerror}", "Start it with: pybox start"
@@ -183,35 +163,33 @@ class EngineClient:
         query: Query | None,
         body: Iterable[bytes] | bytes | None,
         headers: Mapping[str, str],
-    ) -> Iterator[http.client.HTTPResponse]:
-        connection = self._connect()
-        chunked = body is not None and not isinstance(body, bytes)
-        try:
-            # A broken pipe: the engine refused before it had the whole body, and its answer says why.
-            with suppress(BrokenPipeError):
-                connection.request(method, _target(path, query), body, dict(headers), encode_chunked=chunked)
-            response = connection.getresponse()
-            if response.status >= 400:
-                raise _engine_error(response.status, response.read())
-            yield response
-        except (ConnectionError, http.client.HTTPException) as error:
-            raise MachineError(
-                "The connection to the engine was lost.",
-                str(error) or type(error).__name__,
-                "See what the machine does with: pybox status",
-            ) from error
-        finally:
-            connection.close()
+    ) -> Iterator[http.Response]:
+        with self._connect() as connection, connection.makefile("rb") as stream:
+            try:
+                # A broken pipe: the engine refused before it had the whole body, and its answer says why.
+                with suppress(BrokenPipeError):
+                    http.send(connection, method, _target(path, query), headers, body)
+                response = http.receive(stream)
+                if response.status >= 400:
+                    raise _engine_error(response.status, response.read())
+                yield response
+            except (ConnectionError, http.BrokenAnswer) as error:
+                raise MachineError(
+                    "The connection to the engine was lost.", _words(error), "See what the machine does with: pybox status"
+                ) from error
 
 
-def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The answer's lines. IncompleteRead when it breaks off, which the response's own iterator takes for its end."""
+def _words(error: ConnectionError | http.BrokenAnswer) -> str:
+    if isinstance(error, ConnectionError):
+        return f"It was cut: {error.strerror or type(error).__name__}."
+    return str(error)
+
+
+def _lines(response: http.Response) -> Iterator[bytes]:
     rest = b""
-    while data := response.read1(CHUNK):
+    while data := response.read1():
         *lines, rest = (rest + data).split(b"\n")
         yield from lines
-    if response.length:
-        raise http.client.IncompleteRead(rest, response.length)
     if rest:
         yield rest
 
@@ -233,5 +211,14 @@ def _engine_error(status: int, body: bytes) -> EngineError:
     try:
         message = str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):
-        message = body.decode(errors="replace").strip() or http.client.responses.get(status, str(status))
+        message = body.decode(errors="replace").strip() or _status_words(status)
     return EngineError(message, status=status)
+
+
+def _status_words(status: int) -> str:
+    from http import HTTPStatus  # for answers without a word only
+
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return str(status)

@@ -7,7 +7,10 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pybox.hostos.interface import Console, HostSystem
+    from pybox.paths import Paths
 
 
 @cache
@@ -24,6 +27,27 @@ def current() -> HostSystem:
     from pybox.hostos.linux import Linux
 
     return Linux()
+
+
+# These two are not methods of `HostSystem`: who only asks the engine something must not wait for the rest of it.
+
+
+def api_address(paths: Paths, machine: str) -> Path:
+    """Return where a machine's Docker API is: a unix socket, or the name of a pipe."""
+    if sys.platform == "win32":
+        from pybox.hostos.windows import pipe
+
+        return pipe(machine)
+    return paths.socket_dir(machine) / "docker.sock"
+
+
+def agent_address(paths: Paths, machine: str) -> Path:
+    """Return where a machine's hostagent answers, in the same form."""
+    if sys.platform == "win32":
+        from pybox.hostos.windows import pipe
+
+        return pipe(f"{machine}-agent")
+    return paths.socket_dir(machine) / "agent.sock"
 
 
 def console() -> Console:

@@ -13,7 +13,6 @@ from typing import IO, Protocol
 
 from pybox.errors import UsageProblem
 from pybox.model import Accelerator, Arch, Share
-from pybox.paths import Paths
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,6 @@ class HostSystem(Protocol):
 
     def try_lock(self, stream: IO[bytes]) -> bool:
         """Lock a file for this process and its life; False when another process holds it."""
-        ...
-
-    def api_address(self, paths: Paths, machine: str) -> Path:
-        """Return where a machine's Docker API is: a unix socket, or the name of a pipe."""
-        ...
-
-    def agent_address(self, paths: Paths, machine: str) -> Path:
-        """Return where a machine's hostagent answers, in the same form."""
         ...
 
     def listen(self, address: Path) -> socket.socket:

@@ -14,7 +14,6 @@ from typing import IO
 
 from pybox.hostos.interface import Detachment
 from pybox.model import Share
-from pybox.paths import Paths
 
 
 class Posix:
@@ -39,12 +38,6 @@ class Posix:
         except BlockingIOError:
             return False
         return True
-
-    def api_address(self, paths: Paths, machine: str) -> Path:
-        return paths.socket_dir(machine) / "docker.sock"
-
-    def agent_address(self, paths: Paths, machine: str) -> Path:
-        return paths.socket_dir(machine) / "agent.sock"
 
     def listen(self, address: Path) -> socket.socket:
         address.unlink(missing_ok=True)

@@ -17,7 +17,6 @@ from typing import IO, Any
 
 from pybox.hostos.interface import Detachment, ProcessIdentity
 from pybox.model import Accelerator, Share
-from pybox.paths import Paths
 
 _QUERY_LIMITED = 0x1000  # PROCESS_QUERY_LIMITED_INFORMATION, winnt.h
 _TERMINATE = 0x0001  # PROCESS_TERMINATE
@@ -143,12 +142,6 @@ class Windows:
             return False
         return True
 
-    def api_address(self, paths: Paths, machine: str) -> Path:
-        return Path(rf"\\.\pipe\pybox-{getpass.getuser()}-{machine}")
-
-    def agent_address(self, paths: Paths, machine: str) -> Path:
-        return Path(rf"\\.\pipe\pybox-{getpass.getuser()}-{machine}-agent")
-
     def listen(self, address: Path) -> socket.socket:
         raise NotImplementedError("Python has no unix sockets on Windows")
 
@@ -174,3 +167,8 @@ class Windows:
             if encoding == "x509_asn"
         ]
         return "".join(roots)
+
+
+def pipe(name: str) -> Path:
+    """Return the name of a pipe of this user."""
+    return Path(rf"\\.\pipe\pybox-{getpass.getuser()}-{name}")

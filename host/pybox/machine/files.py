@@ -37,11 +37,11 @@ class MachineFiles:
 
     @property
     def api_socket(self) -> Path:
-        return hostos.current().api_address(self.paths, self.name)
+        return hostos.api_address(self.paths, self.name)
 
     @property
     def agent_socket(self) -> Path:
-        return hostos.current().agent_address(self.paths, self.name)
+        return hostos.agent_address(self.paths, self.name)
 
     @property
     def lock(self) -> Path:
