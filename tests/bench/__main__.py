@@ -83,6 +83,7 @@ def _measure(bench: Bench, sections: Sequence[str]) -> None:
         bench.pybox.start()
         bench.stock.start()
         for name in live:
+            bench.stand_up()
             _section(bench, name, _LIVE[name])
         bench.pybox.stop()
         bench.stock.stop()

@@ -89,6 +89,17 @@ class Bench:
         self.book.skip(series, side, f"{text} ({last})" if last else text)
         self.say(f"  {series}, {side}: not measured: {text}\n{details}".rstrip())
 
+    def stand_up(self) -> None:
+        """Start a machine anew that does not answer any more: a guest may panic, and the next section is not to blame."""
+        for machine in (self.pybox, self.stock):
+            try:
+                machine.api.call("GET", "/_ping")
+            except PyboxError as error:
+                self.say(f"  {machine.name} does not answer any more, and is started again: {error}\n{machine.last_words()}")
+                machine.kill()
+                machine.start()
+                self._loaded = {(image, name) for image, name in self._loaded if name != machine.name}
+
     def load(self, image: Image, machines: Sequence[Machine] | None = None) -> None:
         """Give an image to both engines, once."""
         wanted = [item for item in machines or self.machines if (image.name, item.name) not in self._loaded]

@@ -111,6 +111,15 @@ class PyboxVm:
         self.api.close()
         self.run("stop")
 
+    def kill(self) -> None:
+        """End it at once."""
+        self.api.close()
+        self.run("stop", "--timeout", "0")
+
+    def last_words(self) -> str:
+        """Return the end of what its console says."""
+        return tail(MachineFiles(self._paths, _MACHINE).console_log)
+
     def delete(self) -> None:
         """Stop the machine and remove all that it holds; the saved state and the guest image stay."""
         self.api.close()

@@ -137,6 +137,10 @@ class StockVm:
             self._reader.join()
             self._reader = None
 
+    def last_words(self) -> str:
+        """Return the end of what its console says."""
+        return "\n".join(self._lines[-_CONSOLE_TAIL:])
+
     def port(self, number: int) -> Port:
         return Port(_FIRST + number, self._forwards[number])
 
@@ -212,5 +216,4 @@ class StockVm:
 
     def _failure(self, seen: str) -> MachineError:
         self.kill()  # first: what it said last is read to the end
-        tail = "\n".join(self._lines[-_CONSOLE_TAIL:])
-        return MachineError(seen, tail or "its console stayed empty")
+        return MachineError(seen, self.last_words() or "its console stayed empty")
