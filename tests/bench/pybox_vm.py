@@ -114,7 +114,7 @@ class PyboxVm:
     def kill(self) -> None:
         """End it at once."""
         self.api.close()
-        self.run("stop", "--timeout", "0")
+        self.run("stop", "--time", "0")
 
     def last_words(self) -> str:
         """Return the end of what its console says."""
