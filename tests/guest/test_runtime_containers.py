@@ -342,7 +342,7 @@ def test_exec(tmp_path: Path) -> None:
         assert not result.exit.oom_killed
         spec = lab.exec_spec(container, running, "true", cwd="/nope")
         with pytest.raises(StartFailure, match=r'chdir to cwd \("/nope"\) set in config.json failed.*no such file'):
-            await lab.runtime.exec(spec)
+            await (await lab.runtime.exec(spec)).start()
         long = await lab.runtime.exec(lab.exec_spec(container, running, "sleep", "100"))
         await long.start()
         await long.kill_all()
@@ -356,7 +356,7 @@ def test_exec(tmp_path: Path) -> None:
 
 async def _exec_gone(lab: Lab, spec: ExecSpec) -> None:
     try:
-        await lab.runtime.exec(spec)
+        await (await lab.runtime.exec(spec)).start()
     except StartFailure as error:
         assert "is not running" in str(error)
         raise Conflict(str(error)) from error

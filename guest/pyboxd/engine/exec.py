@@ -101,14 +101,14 @@ class Execs:
         spec = exec_spec(container.record, config, made.id, run_dir, container.process.cgroup)
         attachment = None
         process = None
+        self._event(made, f"exec_start: {' '.join(config.cmd)}")
         try:
             process = await self._runtime.exec(spec)
             if attached:
                 output = config.attach_stdout or config.tty, config.attach_stderr and not config.tty
-                attachment = await process.attach(config.attach_stdin, *output)
-            self._event(made, f"exec_start: {' '.join(config.cmd)}")
+                attachment = await self._attach(process, config.attach_stdin, *output)
             await process.start()
-        except PyboxdError as error:
+        except BaseException as error:  # a cancelled call, too: the end of its connection makes the monitor give up
             made.exit_code = error.exit_code if isinstance(error, StartFailure) else 128
             made.ended.set()
             if process is not None:
@@ -119,6 +119,13 @@ class Execs:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return attachment
+
+    async def _attach(self, process: Process, stdin: bool, stdout: bool, stderr: bool) -> Attachment:
+        try:
+            return await process.attach(stdin, stdout, stderr)
+        except NotFound:
+            await process.made()  # says why it could not be made, if that is the reason
+            raise
 
     async def _follow(self, made: Exec, process: Process, run_dir: str) -> None:
         try:

@@ -10,6 +10,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from pyboxd.errors import Conflict, NotFound, SystemFailure, Unavailable
 
@@ -38,10 +39,19 @@ class Runtime:
 
         Closing the process before `start`, or the end of the engine, takes the container away again.
         """
-        return await self._launch(spec.run_dir, Request("create", container=spec), is_exec=False)
+        process = await self._launch(spec.run_dir, Request("create", container=spec), is_exec=False)
+        try:
+            await process.made()
+        except BaseException:  # a cancelled call, too: the end of the connection makes the monitor give up
+            await process.close()
+            raise
+        return process
 
     async def exec(self, spec: ExecSpec) -> Process:
-        """Make another process in a running container, up to its execution. StartFailure."""
+        """Begin to make another process in a running container.
+
+        While that goes on it can be attached to and started; `start` says when it could not be made.
+        """
         return await self._launch(spec.run_dir, Request("exec", process=spec), is_exec=True)
 
     async def _launch(self, run_dir: str, request: Request, is_exec: bool) -> Process:
@@ -52,14 +62,7 @@ class Runtime:
             self._hand_over(spawner.MONITOR, listener)
         finally:
             listener.close()
-        try:
-            answer = await control.ask(request)
-            if answer.failure is not None:
-                raise start_failure(answer.failure, is_exec)
-        except BaseException:  # a cancelled call, too: the end of the connection makes the monitor give up
-            control.close()
-            raise
-        return Process(run_dir, control, answer, is_exec)
+        return Process(run_dir, control, await control.send(request), is_exec)
 
     async def recover(self, run_dir: str) -> Process | Exit:
         """Find the process that an earlier engine started: alive, or how it ended. NotFound.
@@ -68,10 +71,11 @@ class Runtime:
         """
         try:
             control = await _Control.open(run_dir)
-            answer = await control.ask(Request("hello"))
+            process = Process(run_dir, control, await control.send(Request("hello")), read_state(run_dir).is_exec)
+            await process.made()
         except (OSError, SystemFailure):
             return await _recorded(run_dir)
-        return Process(run_dir, control, answer, read_state(run_dir).is_exec)
+        return process
 
     async def run_helper(self, args: Sequence[str], stdin: bytes | None = None, timeout: float = 600.0) -> HelperResult:
         """Run a program of the guest and wait for it; the spawner is its parent. Times are seconds.
@@ -113,20 +117,34 @@ class Runtime:
 
 
 class Process:
-    """The first process of a container, or an exec. All methods may be called at any time and several at once."""
+    """The first process of a container, or an exec. All methods may be called at any time and several at once.
 
-    def __init__(self, run_dir: str, control: _Control, answer: Answer, is_exec: bool) -> None:
-        self.pid = answer.pid
-        self.cgroup = answer.cgroup
-        self.started = answer.started
+    `pid` and `cgroup` are known when it is made.
+    """
+
+    def __init__(self, run_dir: str, control: _Control, answer: asyncio.Future[Answer], is_exec: bool) -> None:
+        self.pid = 0
+        self.cgroup = ""
+        self.started = False
         self._run_dir = run_dir
         self._control = control
+        self._answer = answer
         self._is_exec = is_exec
+
+    async def made(self) -> None:
+        """Return when it is made, and could be executed. StartFailure, SystemFailure."""
+        answer = await self._answer
+        if answer.failure is not None:
+            raise start_failure(answer.failure, self._is_exec)
+        self.pid, self.cgroup, self.started = answer.pid, answer.cgroup, answer.started
 
     async def start(self) -> None:
         """Execute the program. StartFailure with the exit status that the failure counts as."""
+        starting = asyncio.ensure_future(self._control.ask(Request("start")))
+        starting.add_done_callback(_seen)
+        await self.made()
         try:
-            answer = await self._control.ask(Request("start"))
+            answer = await starting
         except SystemFailure as error:
             raise start_failure(Failure("the process died before it was started"), self._is_exec) from error
         if answer.failure is not None:
@@ -225,6 +243,12 @@ async def _recorded(run_dir: str) -> Exit:
     return recorded
 
 
+def _seen(future: asyncio.Future[Any]) -> None:
+    """A failure that nobody waits for is none to complain of."""
+    if not future.cancelled():
+        future.exception()
+
+
 class _Connection:
     """A stream of frames to a monitor."""
 
@@ -278,24 +302,29 @@ class _Control:
         self._waiting: deque[asyncio.Future[Answer]] = deque()
         self._closed = False
         self.exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-        self.exit.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self.exit.add_done_callback(_seen)
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
     async def open(cls, run_dir: str) -> _Control:
         return cls(await _Connection.open(run_dir))
 
-    async def ask(self, request: Request) -> Answer:
-        """SystemFailure when the monitor dies or has ended."""
+    async def send(self, request: Request) -> asyncio.Future[Answer]:
+        """Send a request; its answer will come, or SystemFailure. SystemFailure when the monitor has ended."""
         if self._closed:
             raise SystemFailure("the monitor is gone")
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(_seen)
         self._waiting.append(answer)
         try:
             await self._connection.send(wire.pack(wire.REQUEST, codec.dumps(request, sparse=True)))
         except ConnectionError as error:
             raise SystemFailure("the monitor is gone") from error
-        return await answer
+        return answer
+
+    async def ask(self, request: Request) -> Answer:
+        """Send a request and wait for its answer. SystemFailure when the monitor dies or has ended."""
+        return await (await self.send(request))
 
     async def _read(self) -> None:
         try:

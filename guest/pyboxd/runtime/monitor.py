@@ -59,6 +59,7 @@ class Monitor:
         self._peers: list[Peer] = []
         self._state = "new"
         self._waiting: Peer | None = None  # who gets the answer to create, exec or start
+        self._in_haste = False  # it is to be started as soon as it is made
         self._spec: ContainerSpec | ExecSpec | None = None
         self._child: birth.Child | None = None
         self._executing = False
@@ -181,6 +182,9 @@ class Monitor:
             self._input = Input(self._loop, child.stdin)
 
     def _start(self, peer: Peer) -> None:
+        if self._state == "creating":
+            self._in_haste = True
+            return
         if self._state != "created" or not self._child:
             peer.answer(Answer(failure=Failure(f"cannot start a process that is {self._state}")))
             return
@@ -202,7 +206,10 @@ class Monitor:
             elif message.name == "ready":
                 self._state = "created"
                 self._hold_root()
+                peer = self._waiting
                 self._reply(Answer(pid=self._child.pid, cgroup=self._child.cgroup))
+                if self._in_haste and peer:
+                    self._start(peer)
             elif message.name == "executing":
                 self._executing = True
             elif message.name == "failed":

@@ -61,9 +61,13 @@ class Peer:
         self._update()
 
     def end(self) -> None:
-        """Close once all that is queued has been sent."""
+        """Close once all that is queued has been sent.
+
+        One that controls may have asked for something just now. If its request met a closed connection, it would not
+        read what was sent before: so it is the one that closes.
+        """
         self._ending = True
-        self._reading = False
+        self._reading = not self.attached
         self._flush()
 
     def drop(self) -> None:
@@ -93,7 +97,7 @@ class Peer:
             return
         except (ConnectionError, PyboxdError):
             data, frames = b"", []
-        for kind, payload in frames:
+        for kind, payload in frames if not self._ending else ():
             self._on_frame(self, kind, payload)
         if not data:
             self.drop()
@@ -109,8 +113,10 @@ class Peer:
             self.drop()
             return
         if self._ending and not self._out:
-            self.drop()
-            return
+            if self.attached:
+                self.drop()
+                return
+            self._connection.shutdown(socket.SHUT_WR)
         self._update()
         if was_full and not self.full:
             self._on_room()
