@@ -16,7 +16,7 @@ from pyboxd.runtime.eventloop import READ, WRITE, EventLoop
 from pyboxd.runtime.peer import HIGH_WATER, Peer
 from pyboxd.runtime.spec import Exit, HelperResult
 from pyboxd.runtime.stdio import Input, Output
-from pyboxd.runtime.wire import Answer, State
+from pyboxd.runtime.wire import Answer, Request, State
 
 
 class Turns:
@@ -107,6 +107,7 @@ def test_a_peer_that_does_not_read_fills_and_has_room_again(turns: Turns, ends: 
 
 
 def test_a_peer_ends_when_it_has_sent_everything(turns: Turns, ends: Ends) -> None:
+    ends.peer.attached = True
     for _ in range(50):
         ends.peer.send(wire.STDOUT, b"x" * 10_000)
     ends.peer.end()
@@ -121,6 +122,19 @@ def test_a_peer_ends_when_it_has_sent_everything(turns: Turns, ends: Ends) -> No
 
     turns.until(read)
     assert total == 50 * 10_005 and ends.gone
+
+
+def test_a_request_that_comes_too_late_costs_no_answer(turns: Turns, ends: Ends) -> None:
+    """The engine asks while the monitor says its last word: it can still send, and reads that word and the end."""
+    ends.peer.send(wire.ANSWER, b"last")
+    ends.peer.end()
+    ends.engine.sendall(wire.pack(wire.REQUEST, codec.dumps(Request("start"))))
+    assert ends.engine.recv(65536) == wire.pack(wire.ANSWER, b"last")
+    assert ends.engine.recv(65536) == b""
+    assert not ends.gone
+    ends.engine.close()
+    turns.until(lambda: ends.gone)
+    assert not ends.frames
 
 
 @pytest.mark.parametrize("garbage", [b"\xff\xff\xff\xff\xff", wire.pack(99, b"")])
