@@ -21,12 +21,12 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import unquote, urlencode, urljoin, urlsplit
 
 from pyboxd.errors import InvalidArgument, NotFound, PyboxdError, SystemFailure, Unauthorized
+from pyboxd.image.model import RegistrySettings
 from pyboxd.image.reference import DEFAULT_DOMAIN, Reference
 from pyboxd.image.trust import tls_context
 from pyboxd.image.workers import Stop
 from pyboxd.model import RegistryAuth
 
-GATEWAY = "10.0.2.2"  # QEMU's user network: the host's loopback
 HUB = "registry-1.docker.io"
 CONNECT_TIMEOUT = 15.0  # seconds
 TIMEOUT = 60.0  # seconds without a byte
@@ -42,20 +42,6 @@ MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json",
 )
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
-
-
-@dataclass(frozen=True)
-class RegistrySettings:
-    """`insecure` holds `host[:port]`; the proxies are URLs, `no_proxy` is the usual comma-separated list.
-
-    `gateway` is the address at which the user's own computer is reached.
-    """
-
-    insecure: frozenset[str] = frozenset()
-    http_proxy: str = ""
-    https_proxy: str = ""
-    no_proxy: str = ""
-    gateway: str = GATEWAY
 
 
 @dataclass(frozen=True)

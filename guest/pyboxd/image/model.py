@@ -8,6 +8,22 @@ from typing import Protocol
 
 from pyboxd.model import ImageConfig
 
+GATEWAY = "10.0.2.2"  # QEMU's user network: the host's loopback
+
+
+@dataclass(frozen=True)
+class RegistrySettings:
+    """`insecure` holds `host[:port]`; the proxies are URLs, `no_proxy` is the usual comma-separated list.
+
+    `gateway` is the address at which the user's own computer is reached.
+    """
+
+    insecure: frozenset[str] = frozenset()
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
+    gateway: str = GATEWAY
+
 
 @dataclass(frozen=True)
 class Platform:

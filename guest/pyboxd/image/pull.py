@@ -12,10 +12,10 @@ from typing import Any
 
 from pyboxd.errors import InvalidArgument, NotFound, PyboxdError
 from pyboxd.image import config as codec
-from pyboxd.image.distribution import Document, Registry, RegistrySettings
+from pyboxd.image.distribution import Document, Registry
 from pyboxd.image.images import Images
 from pyboxd.image.layerstore import Layer
-from pyboxd.image.model import Image, ImageDocument, Progress, ProgressSink, short_id
+from pyboxd.image.model import Image, ImageDocument, Progress, ProgressSink, RegistrySettings, short_id
 from pyboxd.image.reference import Reference, check_digest, parse
 from pyboxd.image.workers import Stopped, run_blocking
 from pyboxd.model import RegistryAuth

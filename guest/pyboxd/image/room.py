@@ -8,10 +8,8 @@ from contextlib import contextmanager
 
 from pyboxd.errors import InvalidArgument, SystemFailure
 from pyboxd.image import transfer
-from pyboxd.image.distribution import RegistrySettings
 from pyboxd.image.images import Images
-from pyboxd.image.model import Image, ProgressSink
-from pyboxd.image.pull import Puller
+from pyboxd.image.model import Image, ProgressSink, RegistrySettings
 from pyboxd.image.reference import parse
 from pyboxd.model import RegistryAuth
 
@@ -26,6 +24,8 @@ class ImageRoom(Images):
         self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None, progress: ProgressSink
     ) -> Image:
         """Pull an image; see `pull.Puller`. SystemFailure when the disk is full."""
+        from pyboxd.image.pull import Puller  # the HTTP and mail libraries are two megabytes
+
         with _disk_trouble_told():
             return await Puller(self, self.registries).pull(reference, platform=platform, auth=auth, progress=progress)
 

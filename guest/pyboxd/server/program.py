@@ -34,8 +34,8 @@ from pyboxd.database import Database
 from pyboxd.engine.model import Record
 from pyboxd.engine.store import Volume
 from pyboxd.errors import PyboxdError
-from pyboxd.image.distribution import RegistrySettings
 from pyboxd.image.layerstore import MOUNTS, LayerStore
+from pyboxd.image.model import RegistrySettings
 from pyboxd.image.room import ImageRoom
 from pyboxd.linux.mount import mount
 from pyboxd.network.bridge import Fabric

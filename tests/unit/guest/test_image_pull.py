@@ -22,8 +22,7 @@ import zstandard
 
 from pyboxd.errors import InvalidArgument, NotFound, PyboxdError, SystemFailure, Unauthorized
 from pyboxd.image import distribution
-from pyboxd.image.distribution import RegistrySettings
-from pyboxd.image.model import Image
+from pyboxd.image.model import Image, RegistrySettings
 from pyboxd.image.pull import Puller
 from pyboxd.image.reference import parse
 from pyboxd.model import RegistryAuth
