@@ -64,7 +64,7 @@ async def read(container: Container, path: str, query: LogQuery) -> AsyncIterato
         gone, follow = container.changed, query.follow and container.process is not None
         if follow:
             follower = closing.enter_context(_Follower(os.path.dirname(path)))
-        reader = closing.enter_context(_Reader(path, query.tail))
+        reader = closing.enter_context(_Reader(path, query.tail, None if follow else _End.of(path)))
         while True:
             ended = gone.is_set() or not follow
             if follower is not None:
@@ -117,11 +117,34 @@ class _Follower:
                 task.cancel()
 
 
-class _Reader:
-    """Reads a log and its rotated files in the order of writing, and goes on where it stopped."""
+@dataclass(frozen=True)
+class _End:
+    """Where a log ended at one moment. Who does not follow reads no further: the writer may be faster than the reader."""
 
-    def __init__(self, path: str, tail: int) -> None:
+    device: int
+    inode: int
+    size: int
+
+    @classmethod
+    def of(cls, path: str) -> _End | None:
+        """The end of a file, None when there is no file."""
+        with suppress(FileNotFoundError):
+            found = os.stat(path)
+            return cls(found.st_dev, found.st_ino, found.st_size)
+        return None
+
+    def is_in(self, descriptor: int) -> bool:
+        """Whether it is the end of this file, and not of one before or after it."""
+        found = os.fstat(descriptor)
+        return (self.device, self.inode) == (found.st_dev, found.st_ino)
+
+
+class _Reader:
+    """Reads a log and its rotated files in the order of writing, and goes on where it stopped, up to `end` if given."""
+
+    def __init__(self, path: str, tail: int, end: _End | None) -> None:
         self._path = path
+        self._end = end
         self._older = _rotated(path)
         self._file = -1
         self._rest = b""
@@ -147,7 +170,8 @@ class _Reader:
                 descriptor = os.open(files[index], os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 continue
-            position, missing = _tail_position(descriptor, tail)
+            end = self._end.size if self._end is not None and self._end.is_in(descriptor) else None
+            position, missing = _tail_position(descriptor, tail, end)
             if missing <= 0 or index == 0:
                 os.lseek(descriptor, position, os.SEEK_SET)
                 self._file = descriptor
@@ -176,16 +200,24 @@ class _Reader:
         if os.fstat(self._file).st_size < os.lseek(self._file, 0, os.SEEK_CUR):
             os.lseek(self._file, 0, os.SEEK_SET)  # rotation with one file empties it in place
             self._rest = b""
-        while block := os.read(self._file, _BLOCK):
+        while block := os.read(self._file, self._room()):
             *lines, self._rest = (self._rest + block).split(b"\n")
             for line in lines:
                 if (entry := _parse(line)) is not None:
                     yield entry
 
+    def _room(self) -> int:
+        """How much may be read at once."""
+        if self._end is None or not self._end.is_in(self._file):
+            return _BLOCK
+        return max(0, min(_BLOCK, self._end.size - os.lseek(self._file, 0, os.SEEK_CUR)))
+
     def _moved_on(self) -> bool:
         """Whether there is another file to read after the open one."""
         if self._older:
             return True
+        if self._end is not None and self._end.is_in(self._file):
+            return False
         try:
             current = os.stat(self._path)
         except FileNotFoundError:
@@ -202,9 +234,9 @@ def _rotated(path: str) -> list[str]:
     return found[::-1]
 
 
-def _tail_position(descriptor: int, count: int) -> tuple[int, int]:
-    """Where the last `count` lines of a file begin, and how many lines are missing for that."""
-    position = os.lseek(descriptor, 0, os.SEEK_END)
+def _tail_position(descriptor: int, count: int, end: int | None) -> tuple[int, int]:
+    """Where the last `count` lines before `end` (None: the file's) begin, and how many lines are missing for that."""
+    position = os.lseek(descriptor, 0, os.SEEK_END) if end is None else end
     wanted = count + 1  # the newline before the first of them
     while position > 0:
         size = min(_BLOCK, position)

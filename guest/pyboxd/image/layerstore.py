@@ -24,6 +24,7 @@ from pyboxd import locations
 from pyboxd.errors import InvalidArgument, SystemFailure
 from pyboxd.image import diff
 from pyboxd.image.compression import decompressed
+from pyboxd.image.digest import StreamDigest
 from pyboxd.image.model import HelperRunner
 from pyboxd.image.tarread import FileReader, Kind, TarEntry, TarError, TarReader, clean_name
 from pyboxd.image.workers import Stop, consume, run_blocking
@@ -197,8 +198,7 @@ class LayerStore:
 
 def _write(folder: str, chunks: Iterable[bytes]) -> _Content:
     """Uncompress `chunks` into the folder's layer.tar, checking every name on the way."""
-    digest = hashlib.sha256()
-    with open(f"{folder}/layer.tar", "wb") as file:
+    with StreamDigest() as digest, open(f"{folder}/layer.tar", "wb") as file:
 
         def pieces() -> Iterator[bytes]:
             for piece in decompressed(chunks):
@@ -209,12 +209,12 @@ def _write(folder: str, chunks: Iterable[bytes]) -> _Content:
         survey = _Survey(TarReader(pieces()))
         file.flush()
         os.fsync(file.fileno())  # here, in the worker's thread: what is left for later is little
-    return survey.content(f"sha256:{digest.hexdigest()}")
+        return survey.content(f"sha256:{digest.hexdigest()}")
 
 
 def _write_tree(folder: str, tree: str, stop: Stop) -> _Content:
     """Archive `tree` as the folder's layer.tar. What is in it need not be looked for: every folder has its entry."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256()  # not in a thread: the pieces are small
     archive = diff.Archive(tree)
     with open(f"{folder}/layer.tar", "wb", buffering=_BUFFER) as file:
         for piece in archive.pieces(stop):

@@ -22,6 +22,7 @@ from pyboxd import locations
 from pyboxd.errors import InvalidArgument
 from pyboxd.image import config as codec
 from pyboxd.image.compression import decompressed, detect
+from pyboxd.image.digest import StreamDigest
 from pyboxd.image.images import Images
 from pyboxd.image.layerstore import Layer, LayerStore
 from pyboxd.image.model import Image, ImageDocument, Progress, ProgressSink, short_id
@@ -74,15 +75,14 @@ class _Spool:
     @staticmethod
     def _write(path: str, pieces: Iterator[memoryview]) -> str:
         """Write a member; its digest, or "" for a compressed one, whose digest nobody asks for."""
-        digest = None
-        with open(path, "wb", buffering=0) as file:
+        compressed = False
+        with StreamDigest() as digest, open(path, "wb", buffering=0) as file:
             for number, piece in enumerate(pieces):
-                if number == 0 and not detect(bytes(piece[:8])):
-                    digest = hashlib.sha256()
-                if digest is not None:
+                compressed = bool(detect(bytes(piece[:8]))) if number == 0 else compressed
+                if not compressed:
                     digest.update(piece)
                 _write_all(file, piece)
-        return f"sha256:{digest.hexdigest()}" if digest is not None else ""
+            return "" if compressed else f"sha256:{digest.hexdigest()}"
 
     async def add(self, layers: LayerStore, name: str, diff_id: str) -> Layer:
         """Add the member `name` as a layer: renamed if it is the layer's tar as it stands, else uncompressed."""

@@ -69,6 +69,21 @@ def test_tail_looks_at_blocks_from_the_end(tmp_path: Path) -> None:
     assert [line.strip() for line in read(tmp_path / "log", LogQuery(tail=1500))] == [str(n) for n in range(1500, 3000)]
 
 
+@pytest.mark.parametrize("tail", [-1, 0, 3, 10, 11])
+def test_what_is_written_meanwhile_is_not_read(path: Path, tail: int) -> None:
+    """A container that writes faster than its log is read: the reading ends."""
+
+    async def scenario() -> list[str]:
+        log, found = writer(path), []
+        async for entry in logs.read(container(), str(path), LogQuery(tail=tail)):
+            found.append(entry.text.decode())
+            log.write(1, b"more\n")
+            assert len(found) < 100
+        return found
+
+    assert asyncio.run(scenario()) == [f"line {number}\n" for number in range(10)][max(0, 10 - tail) if tail >= 0 else 0 :]
+
+
 def test_rotated_files_are_read_too(tmp_path: Path) -> None:
     log = writer(tmp_path / "log", max_size=200, max_file=4)
     for number in range(20):
