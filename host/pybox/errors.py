@@ -26,6 +26,11 @@ class PyboxError(Exception):
     def __str__(self) -> str:
         return self.brief
 
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self.__dict__ == other.__dict__
+
+    __hash__ = Exception.__hash__
+
 
 class UsageProblem(PyboxError):
     pass

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 _TAIL_BYTES = 64 * 1024
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_atomically(path: Path, data: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
     """Put `data` into `path` so that a crash leaves either the old or the new file, whole.
 
-    Makes the folder. The file has `mode` from its first moment on.
+    Makes the folder. The file never has more rights than `mode`. One that is not `durable` may be anything after a crash
+    of the whole computer, and is there sooner.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with open(temporary, "xb", opener=_private) as stream:
             stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary = Path(name)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
         temporary.chmod(mode)
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):
-            Path(name).unlink()
+            temporary.unlink()
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600)
 
 
 def sync(path: Path) -> None:
@@ -49,6 +54,14 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with everything in it, as far as that can be done; nothing happens when it is not there."""
+    if folder.exists():
+        import shutil  # brings three compressions with it, and there is rarely anything to remove
+
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def tail(path: Path, lines: int = 20) -> str:

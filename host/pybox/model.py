@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from pybox.frozen import frozen
 
 Json = Mapping[str, Any]
 
@@ -44,7 +45,7 @@ class MachineState(StrEnum):
     ASLEEP = "asleep"  # off by itself, and the next client of its socket starts it
 
 
-@dataclass(frozen=True)
+@frozen
 class Share:
     """One folder of this host that a machine sees."""
 
@@ -54,7 +55,7 @@ class Share:
     readonly: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Phase:
     """One step of a start that has ended. `seconds` counts from the start's beginning."""
 
@@ -62,7 +63,7 @@ class Phase:
     seconds: float
 
 
-@dataclass(frozen=True)
+@frozen
 class ForwardedPort:
     """A port that the host listens on for a container."""
 
@@ -72,7 +73,7 @@ class ForwardedPort:
     guest_port: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Verdict:
     """What was seen of one accelerator under one QEMU and one kernel of this host."""
 

@@ -9,10 +9,10 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from pybox.errors import MachineError, UsageProblem
+from pybox.frozen import frozen
 
 APP = "pybox"
 # macOS takes 104 bytes in a unix socket's address, Linux 108. Both count the byte after the last.
@@ -21,7 +21,7 @@ LONGEST_SOCKET_NAME = len("control.sock")
 _MACHINE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
 
 
-@dataclass(frozen=True)
+@frozen
 class Paths:
     """The folders of one installation. They are made when something is written, not here."""
 

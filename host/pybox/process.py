@@ -6,19 +6,21 @@ No shell, ever. `OSError`s of the start become PyboxError here.
 from __future__ import annotations
 
 import logging
+import os
 import shlex
-import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from pybox.errors import PyboxError
+from pybox.frozen import frozen
 
 if TYPE_CHECKING:
-    from asyncio.subprocess import Process
+    from asyncio import Future
 
 log = logging.getLogger(__name__)
 Arguments = Sequence[str | Path]
@@ -26,7 +28,15 @@ Child = subprocess.Popen[bytes]
 PIPE = subprocess.PIPE
 
 
-@dataclass(frozen=True)
+@frozen
+class Detached:
+    """A program that outlives this one: where its standard input is written, and its standard output read."""
+
+    orders: IO[bytes]
+    reports: IO[bytes]
+
+
+@frozen
 class Completed:
     """A program that has ended. `status` is negative for a signal, as in `subprocess`."""
 
@@ -54,9 +64,16 @@ def ending(status: int) -> str:
 
 
 def find(program: str) -> Path | None:
-    """Return the absolute path of a program on PATH."""
-    found = shutil.which(program)
-    return Path(found).absolute() if found else None
+    """Return the absolute path of a program on PATH; where programs have endings (PATHEXT), of one with such an ending."""
+    endings = [ending for ending in os.environ.get("PATHEXT", "").split(os.pathsep) if ending]
+    if not endings or program.lower().endswith(tuple(ending.lower() for ending in endings)):
+        endings = [""]
+    for folder in os.get_exec_path():
+        for ending in endings:
+            path = Path(folder, program + ending)
+            if path.is_file() and os.access(path, os.X_OK):
+                return path.absolute()
+    return None
 
 
 def text(command: Arguments) -> str:
@@ -135,8 +152,8 @@ def spawn_detached(
     new_session: bool,
     creation_flags: int,
     environment: Mapping[str, str] | None = None,
-) -> IO[bytes]:
-    """Start a program that outlives this one, and return the reading end of its standard output.
+) -> Detached:
+    """Start a program that outlives this one. The caller closes what is returned.
 
     What it writes to standard error is appended to the file `errors`. `new_session` and `creation_flags` are how this
     system separates it (`hostos` knows). Raises PyboxError when it cannot be started.
@@ -149,7 +166,7 @@ def spawn_detached(
         try:
             child = subprocess.Popen(
                 words,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 start_new_session=new_session,
@@ -159,33 +176,61 @@ def spawn_detached(
             )
         except OSError as error:
             raise _cannot_start(words, error) from None
-    assert child.stdout is not None
+    assert child.stdin is not None and child.stdout is not None
     # It is not this program's business any more; without this, the interpreter would warn when `child` is collected.
     child.returncode = 0
-    return child.stdout
+    return Detached(child.stdin, child.stdout)
 
 
-async def start_async(command: Arguments, *, output: Path, pass_fds: Sequence[int] = ()) -> Process:
-    """Start a child of this event loop; what it prints is appended to the file `output`.
+class Watched:
+    """A child that an event loop can wait for, and that may be started before there is one."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._end: Future[int] | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, as in `subprocess`; None while it runs."""
+        return self._child.poll()
+
+    def terminate(self) -> None:
+        """Ask it to end; nothing happens when it has ended."""
+        self._child.terminate()
+
+    def kill(self) -> None:
+        """End it; nothing happens when it has ended."""
+        self._child.kill()
+
+    async def wait(self) -> int:
+        """Wait for its end and return its status. Any number may wait, in one event loop."""
+        import asyncio
+
+        if self._end is None:
+            self._end = asyncio.get_running_loop().create_future()
+            threading.Thread(target=self._watch, args=(self._end,), daemon=True).start()
+        return await asyncio.shield(self._end)
+
+    def _watch(self, end: Future[int]) -> None:
+        status = self._child.wait()
+        with suppress(RuntimeError):  # the loop has ended before the child
+            end.get_loop().call_soon_threadsafe(end.set_result, status)
+
+
+def start(command: Arguments, *, output: Path, pass_fds: Sequence[int] = ()) -> Watched:
+    """Start a child and return at once; what it prints is appended to the file `output`.
 
     Raises PyboxError when it cannot be started.
     """
-    import asyncio  # the command line never comes here, and must not wait for it
-
     words = tuple(str(part) for part in command)
     log.info("start %s", text(words))
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("ab") as stream:
-        try:
-            return await asyncio.create_subprocess_exec(
-                *words,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                pass_fds=tuple(pass_fds),
-            )
-        except OSError as error:
-            raise _cannot_start(words, error) from None
+        return Watched(popen(words, stdout=stream, stderr=stream, pass_fds=pass_fds))
 
 
 def _cannot_start(words: Sequence[str], error: OSError) -> PyboxError:

@@ -7,15 +7,14 @@ hyphens in the file and on the command line, in capitals with underscores in the
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pybox import settings_values as values
 from pybox.errors import UsageProblem
 from pybox.files import write_atomically
+from pybox.frozen import frozen, replace
 from pybox.model import Accelerator, Arch
 from pybox.paths import Paths, check_machine_name
 from pybox.settings_values import Key
@@ -48,7 +47,7 @@ KEYS: Mapping[str, Key] = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class Settings:
     """What the user wants of one machine. None and "" mean that pybox chooses."""
 
@@ -166,16 +165,19 @@ class SettingsFile:
 
     def _read(self) -> dict[str, Any]:
         try:
-            with self.path.open("rb") as stream:
-                return tomllib.load(stream)
+            content = self.path.read_bytes()
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise UsageProblem(f"the settings file {self.path} cannot be read", str(error.strerror)) from None
+        import tomllib  # most users have no such file
+
+        try:
+            return tomllib.loads(content.decode())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageProblem(
                 f"the settings file {self.path} is not TOML", str(error), "Correct it, or remove it."
             ) from None
-        except OSError as error:
-            raise UsageProblem(f"the settings file {self.path} cannot be read", str(error.strerror)) from None
 
     def _write(self, document: dict[str, Any]) -> None:
         lines = ["# Settings of pybox; `pybox config set` writes this file anew, without comments."]

@@ -6,13 +6,13 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pybox.errors import UsageProblem
+from pybox.frozen import frozen
 from pybox.model import Accelerator, Arch
 
 MIB = 1024 * 1024
@@ -38,7 +38,7 @@ Plain = str | int | bool | list[str]
 Choice = TypeVar("Choice", bound=StrEnum)
 
 
-@dataclass(frozen=True)
+@frozen
 class Key:
     """One setting. `parse` takes text, number, truth or list and returns the value that Settings holds."""
 
@@ -169,7 +169,7 @@ def absolute_path(value: object) -> str:
     return str(Path(text).expanduser()) if text else ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Idle:
     """What a machine does by itself when nobody has used it for some time."""
 

@@ -52,7 +52,7 @@ class PyboxVm:
     def __init__(self, home: Path, memory_mib: int, cpus: int) -> None:
         self.home = home
         self.settings: dict[str, str] = {"memory": str(memory_mib), "cpus": str(cpus), "shares": ""}
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PYBOX_")}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYBOX_", "PYTHON"))}
         self._environment = {**kept, "PYBOX_HOME": str(home), "PYBOX_MACHINE": _MACHINE}
         self._paths = Paths.from_environment(self._environment)
         self.api = Api(Address(path=hostos.api_address(self._paths, _MACHINE)))

@@ -38,7 +38,7 @@ class Machine:
         )
 
     def start(self, progress: Callable[[Phase], None] = lambda _phase: None) -> lifecycle.Running:
-        return lifecycle.start(self.settings, "default", self.image, CODE, progress)
+        return lifecycle.start(self.settings, "default", self.image, lambda: CODE, progress)
 
     def stop(self, timeout: float = 5.0) -> bool:
         return lifecycle.stop(self.settings, "default", timeout)

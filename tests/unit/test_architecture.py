@@ -17,7 +17,7 @@ HOST_ORDER = (
     {"machine"},
     {"engine", "forward", "share"},
     {"qemu", "hostos"},
-    {"process", "settings", "settings_values", "paths", "files", "log", "model", "errors"},
+    {"process", "settings", "settings_values", "paths", "files", "log", "model", "errors", "frozen"},
 )
 # The shapes that handlers are written against; the rest of `server` is above `api`.
 HANDLER_SHAPES = {"message", "routes", "frames"}

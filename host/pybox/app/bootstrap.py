@@ -10,12 +10,12 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from pybox.app.build import follow
 from pybox.engine.client import EngineClient
 from pybox.errors import EngineError
+from pybox.frozen import frozen
 
 # A build step of dpkg prints hundreds of lines; they matter only when it fails.
 KEPT_LINES = 25
@@ -57,7 +57,7 @@ esac
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True)
+@frozen
 class BootstrapRequest:
     """`name` is the image's name, `packages` go on top of Debian's essential ones, apt and its keyring."""
 
@@ -66,7 +66,7 @@ class BootstrapRequest:
     suite: str = "trixie"
 
 
-@dataclass(frozen=True)
+@frozen
 class Packages:
     """Verified .deb files on the host, in an order in which they can be unpacked."""
 

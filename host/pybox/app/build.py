@@ -10,18 +10,18 @@ import queue
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pybox.app.ignore import IgnoreRules
 from pybox.engine.client import EngineClient, Query
 from pybox.errors import EngineError, UsageProblem
+from pybox.frozen import frozen
 
 CHUNK = 256 * 1024
 
 
-@dataclass(frozen=True)
+@frozen
 class BuildRequest:
     """One build. `dockerfile` is relative to the context unless it is absolute or "-" (read from `dockerfile_text`)."""
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pybox.app import options
 from pybox.app.streams import Pumps, detach_keys
 from pybox.engine.client import EngineClient
 from pybox.errors import EngineError
+from pybox.frozen import frozen
 
 if TYPE_CHECKING:
     from pybox.hostos.interface import Console
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 NOT_FOUND, NOT_EXECUTABLE, REFUSED = 127, 126, 125
 
 
-@dataclass(frozen=True)
+@frozen
 class RunRequest:
     """One `pybox run` or `pybox create`: Docker's flags, as typed."""
 
     image: str
+    flags: dict[str, Any]
     command: tuple[str, ...] = ()
     detach: bool = False
     interactive: bool = False
     tty: bool = False
     name: str | None = None
     pull: str = "missing"
-    flags: dict[str, Any] = field(default_factory=dict)
 
 
 def create_body(request: RunRequest) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def _join(
     return join
 
 
-@dataclass(frozen=True)
+@frozen
 class ExecRequest:
     container: str
     command: tuple[str, ...]

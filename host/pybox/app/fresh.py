@@ -14,7 +14,6 @@ import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pybox import hostos, process, settings
@@ -22,6 +21,7 @@ from pybox.app.machines import Machines, Report
 from pybox.engine.client import EngineClient
 from pybox.errors import EngineError, MachineError
 from pybox.files import write_atomically
+from pybox.frozen import as_dict, frozen
 from pybox.hostos.interface import ProcessIdentity
 from pybox.machine import disks, lifecycle
 from pybox.machine.files import MachineFiles, ProcessRecord
@@ -33,7 +33,7 @@ KEPT = 8  # templates
 _STOP = 10.0  # seconds for the machine of a template to end properly
 
 
-@dataclass(frozen=True)
+@frozen
 class Template:
     """A disk that throw-away machines stand on."""
 
@@ -152,7 +152,7 @@ class Fresh:
         files.folder.mkdir(mode=0o700, parents=True)
         owner = ProcessRecord.of(os.getpid())
         if owner is not None:
-            write_atomically(_owner_file(files), json.dumps(asdict(owner)).encode())
+            write_atomically(_owner_file(files), json.dumps(as_dict(owner)).encode())
         if template is not None:
             disks.make_overlay(self._machines.qemu(machine), files.data_disk, template.disk)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pybox import hostos, settings
 from pybox.errors import ImageBuildError, MachineError
+from pybox.frozen import frozen
 from pybox.hostos.interface import native_arch
 from pybox.machine import lifecycle
 from pybox.machine.image import GuestImage
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DEFAULT_MACHINE = "default"
 
 
-@dataclass(frozen=True)
+@frozen
 class Phase:
     """A step of a start that has ended; `seconds` since the start's beginning, `remark` what a person should know."""
 
@@ -42,7 +42,7 @@ class Report(Protocol):
         """Progress of work before the machine itself starts."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Started:
     """A machine that answers."""
 
@@ -51,7 +51,7 @@ class Started:
     was_suspended: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Setting:
     """One row of `pybox config`."""
 
@@ -61,7 +61,7 @@ class Setting:
     help: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Status:
     """What `pybox status` shows."""
 
@@ -108,6 +108,13 @@ class Status:
         return rows
 
 
+def _guest_code() -> bytes:
+    from pybox.app.compose import guest_code_folder
+    from pybox_image import guestcode
+
+    return guestcode.pack(guest_code_folder())
+
+
 def _moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
@@ -135,10 +142,7 @@ class Machines:
         def phase(item: MachinePhase) -> None:
             report(Phase(item.name, item.seconds))
 
-        from pybox.app.compose import guest_code_folder
-        from pybox_image import guestcode
-
-        lifecycle.start(wanted, machine, image, guestcode.pack(guest_code_folder()), phase)
+        lifecycle.start(wanted, machine, image, _guest_code, phase)
         return Started(False, time.monotonic() - began, before.state is MachineState.SUSPENDED)
 
     def suspend(self, machine: str) -> float | None:

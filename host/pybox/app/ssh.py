@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pybox.errors import MachineError
+from pybox.frozen import frozen
 from pybox.hostos.interface import Console
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ CHUNK = 32 * 1024
 _PATIENCE = 15.0  # seconds for the server to start
 
 
-@dataclass(frozen=True)
+@frozen
 class SshEndpoint:
     """Where the machine's ssh server listens. `host_key` is a line "ssh-ed25519 AAAA…", `key` the private key's file."""
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import click
 
-from pybox.cli import machine
-from pybox.cli.containers import each
+from pybox.cli import starting
 from pybox.cli.context import Context, pass_context
+from pybox.cli.each import each
 
 
 @click.command()
 @click.option("--verbose", "-v", is_flag=True, help="Machine: show the phases with their times.")
 @click.option("--attach", "-a", is_flag=True, help="Container: attach its output, end with its exit status.")
 @click.option("--interactive", "-i", is_flag=True, help="Container: attach standard input.")
-@machine.discard_option
+@starting.discard_option
 @click.argument("containers", nargs=-1, metavar="[CONTAINER...]")
 @pass_context
 def start(
@@ -21,7 +21,7 @@ def start(
 ) -> int:
     """Start the machine (or resume it), or one or more stopped containers."""
     if not containers:
-        machine.start_machine(context, verbose=verbose, discard=discard)
+        starting.start_machine(context, verbose=verbose, discard=discard)
         return 0
     if attach or interactive:
         from pybox.app.containers import start_attached
@@ -35,7 +35,7 @@ def start(
 @click.command()
 @click.option("--time", "-t", "timeout", type=int, help="Seconds to wait before killing.")
 @click.option("--signal", "-s", help="Container: signal to send.")
-@machine.discard_option
+@starting.discard_option
 @click.argument("containers", nargs=-1, metavar="[CONTAINER...]")
 @pass_context
 def stop(context: Context, containers: tuple[str, ...], timeout: int | None, signal: str | None, discard: bool) -> int:
@@ -44,7 +44,7 @@ def stop(context: Context, containers: tuple[str, ...], timeout: int | None, sig
     A suspended machine is resumed first, so that its containers end properly.
     """
     if not containers:
-        machine.stop_machine(context, timeout=10 if timeout is None else timeout, discard=discard)
+        starting.stop_machine(context, timeout=10 if timeout is None else timeout, discard=discard)
         return 0
     query = {"t": timeout, "signal": signal}
     return each(containers, lambda name: context.client.post(f"/containers/{name}/stop", query))
@@ -53,13 +53,13 @@ def stop(context: Context, containers: tuple[str, ...], timeout: int | None, sig
 @click.command()
 @click.option("--time", "-t", "timeout", type=int, help="Seconds to wait before killing.")
 @click.option("--verbose", "-v", is_flag=True, help="Machine: show the phases with their times.")
-@machine.discard_option
+@starting.discard_option
 @click.argument("containers", nargs=-1, metavar="[CONTAINER...]")
 @pass_context
 def restart(context: Context, containers: tuple[str, ...], timeout: int | None, verbose: bool, discard: bool) -> int:
     """Restart the machine, or one or more containers."""
     if not containers:
-        machine.restart_machine(context, verbose=verbose, discard=discard)
+        starting.restart_machine(context, verbose=verbose, discard=discard)
         return 0
     return each(containers, lambda name: context.client.post(f"/containers/{name}/restart", {"t": timeout}))
 

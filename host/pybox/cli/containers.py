@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
 
 from pybox.cli import output
 from pybox.cli.context import Context, pass_context
+from pybox.cli.each import each
 from pybox.cli.lazy import LazyGroup
 from pybox.errors import EngineError
 
@@ -57,20 +57,6 @@ def logs(context: Context, container: str, since: str | None, until: str | None,
     query |= {"since": moment_query(since), "until": moment_query(until)}
     for error, data in containers.logs(context.client, container, query):
         output.write(data, error=error)
-
-
-def each(names: Iterable[str], action: Callable[[str], Any], show: Callable[[Any], str] | None = None) -> int:
-    """Do `action` to every name; 1 if any failed (each error is shown). Prints the name, or `show` of the result."""
-    status = 0
-    for name in names:
-        try:
-            result = action(name)
-        except EngineError as error:
-            output.show_error(error)
-            status = 1
-        else:
-            output.say(name if show is None else show(result))
-    return status
 
 
 @click.command()

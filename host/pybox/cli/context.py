@@ -46,7 +46,7 @@ class Context:
     def fresh_machine(self, images: Sequence[str]) -> Iterator[Fresh]:
         """A throw-away machine with images of the user's own one; it is gone behind the block."""
         from pybox.app.compose import fresh
-        from pybox.cli.phases import PhasePrinter
+        from pybox.cli.starting import PhasePrinter
 
         made = fresh(self.machine, PhasePrinter(verbose=False))
         try:
@@ -61,7 +61,7 @@ class Context:
         With --fresh it is that of a throw-away machine, which has these images, for the rest of the command.
         """
         from pybox.app.compose import engine, engine_or_start
-        from pybox.cli.phases import PhasePrinter
+        from pybox.cli.starting import PhasePrinter
 
         if self.fresh:
             return engine(self.at_end.enter_context(self.fresh_machine(images)).machine)

@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from pybox.cli import output
 from pybox.cli.context import Context, pass_context
-from pybox.cli.phases import PhasePrinter
-
-if TYPE_CHECKING:
-    from pybox.app.machines import Started
-
-
-def start_machine(context: Context, *, verbose: bool, discard: bool = False) -> None:
-    """`pybox start`."""
-    running = context.machines.start(context.machine, PhasePrinter(verbose=verbose), discard=discard)
-    _say_started(context, running)
-    if not running.was_running:
-        output.say('Point docker at it with: eval "$(pybox shellinit)"')
-
-
-def _say_started(context: Context, running: Started) -> None:
-    verb = "resumed" if running.was_suspended else "started"
-    word = "is already running" if running.was_running else f"{verb} in {running.seconds:.1f} s"
-    output.say(f'Machine "{context.machine}" {word}.')
-
-
-def stop_machine(context: Context, *, timeout: float, discard: bool = False) -> None:
-    """`pybox stop`."""
-    stopped = context.machines.stop(context.machine, timeout, PhasePrinter(verbose=False), discard=discard)
-    output.say(f'Machine "{context.machine}" {"stopped" if stopped else "is not running"}.')
-
-
-def restart_machine(context: Context, *, verbose: bool, discard: bool = False) -> None:
-    """`pybox restart`."""
-    context.machines.stop(context.machine, 30, PhasePrinter(verbose=verbose), discard=discard)
-    start_machine(context, verbose=verbose)
-
-
-def discard_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the option that gives a suspended machine's memory up."""
-    return click.option(
-        "--discard", is_flag=True, help="Machine: give up its saved memory if it is suspended, as after a power failure."
-    )(command)
+from pybox.cli.starting import (
+    PhasePrinter,
+    discard_option,
+    restart_machine,
+    say_started,
+    start_machine,
+    stop_machine,
+)
 
 
 @click.command()
@@ -70,7 +40,7 @@ def resume(context: Context, verbose: bool) -> None:
     fits only the data disk that it left and the same QEMU, guest image and version of pybox. When it no longer does,
     `pybox start --discard` boots the machine instead: for containers as if the power had failed.
     """
-    _say_started(context, context.machines.resume(context.machine, PhasePrinter(verbose=verbose)))
+    say_started(context, context.machines.resume(context.machine, PhasePrinter(verbose=verbose)))
 
 
 @click.command()

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from pybox.cli import output
-from pybox.cli.containers import each
 from pybox.cli.context import Context, pass_context
+from pybox.cli.each import each
 from pybox.errors import EngineError, UsageProblem
 
 

@@ -12,12 +12,12 @@ import ipaddress
 import logging
 import socket
 from contextlib import closing
-from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pybox import hostos
 from pybox.errors import PyboxError
 from pybox.forward.relay import Relay
+from pybox.frozen import frozen, replace
 from pybox.model import ForwardedPort
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Forwarder(Protocol):
     async def remove_forward(self, port: ForwardedPort) -> None: ...
 
 
-@dataclass(frozen=True)
+@frozen
 class _Live:
     """A published port: what the guest asked for, what QEMU forwards, and a way to it from an IPv6 address."""
 

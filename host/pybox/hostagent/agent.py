@@ -7,17 +7,19 @@ import logging
 import os
 import time
 from collections.abc import Awaitable
-from dataclasses import replace
 from enum import Enum, auto
 from typing import Any
 
 from pybox import hostos
 from pybox.errors import MachineError, PyboxError
+from pybox.frozen import replace
 from pybox.hostagent import golden
 from pybox.hostagent.api import ApiServer
-from pybox.hostagent.boot import NoLife, Plan
+from pybox.hostagent.boot import NoLife
 from pybox.hostagent.desk import Desk
-from pybox.hostagent.idle import wait_until_idle
+from pybox.hostagent.headstart import HeadStart
+from pybox.hostagent.launch import Launched
+from pybox.hostagent.plan import Plan
 from pybox.hostagent.pool import Line
 from pybox.hostagent.preparation import prepare, prepare_resume
 from pybox.hostagent.run import MachineRun
@@ -44,11 +46,15 @@ class _Next(Enum):
 
 
 class HostAgent:
-    """One machine's keeper. The caller holds the machine's lock and has ended what an earlier one left."""
+    """One machine's keeper. The caller holds the machine's lock and has ended what an earlier one left.
 
-    def __init__(self, files: MachineFiles, request: StartRequest) -> None:
+    `head_start` is a QEMU that it has started already, and ends at last whatever becomes of it here.
+    """
+
+    def __init__(self, files: MachineFiles, request: StartRequest, head_start: HeadStart | None) -> None:
         self._files = files
         self._request = request
+        self._head_start = head_start
         self._began = time.monotonic()
         self._started_at = time.time()
         self._book = VerdictBook(files.paths.accelerators_file)
@@ -116,6 +122,8 @@ class HostAgent:
 
     async def _live(self, run: MachineRun) -> _Next:
         """Let a machine that has started run. Returns when it has ended (WORK, STOP), is suspended or idle and off."""
+        from pybox.hostagent.idle import wait_until_idle
+
         idle = self._request.settings.idle
         while True:
             await self._api.open(self._files.api_socket)
@@ -212,6 +220,9 @@ class HostAgent:
         """Resume the machine, or start it under the first accelerator that works. Raises PyboxError."""
         self._began, self._started_at = time.monotonic(), time.time()
         self._suspended.clean()
+        head_start, self._head_start = self._head_start, None
+        if head_start is not None and await self._started_ahead(head_start):
+            return
         if (found := self._suspended.find()) is not None:
             await self._resume(found)
             return
@@ -236,6 +247,15 @@ class HostAgent:
             "\n".join(f"{verdict.accelerator}: {verdict.reason}" for verdict in self._verdicts()),
             "pybox config set accelerator tcg",
         )
+
+    async def _started_ahead(self, head: HeadStart) -> bool:
+        """Go on with a QEMU that was started already; False when that failed, and the golden state is gone."""
+        self._began, self._plan, self._candidate = head.began, head.plan, head.candidate
+        if not await self._started_from(head.plan, head.candidate, head.state, False, head.launched):
+            return False
+        self._remember(head.candidate, works=True, reason="")
+        self._storing = asyncio.create_task(self._verify(head.state))
+        return True
 
     async def _resume(self, found: Suspended) -> None:
         """Go on where the machine was suspended. Raises PyboxError; a machine that has a memory never boots instead."""
@@ -281,18 +301,27 @@ class HostAgent:
             log.warning("no golden state: %s\n%s", error, error.details if isinstance(error, MachineError) else "")
             return None
 
-    async def _started_from(self, plan: Plan, candidate: Candidate, state: GoldenState, second: bool) -> bool:
+    async def _started_from(
+        self, plan: Plan, candidate: Candidate, state: GoldenState, second: bool, launched: Launched | None = None
+    ) -> bool:
         """Start from a state; False when that failed, and the state is gone."""
         try:
-            await self._run_from(plan, candidate, state, second)
+            await self._run_from(plan, candidate, state, second, launched)
         except MachineError as error:
             log.warning("no start from the golden state: %s\n%s", error, error.details)
             self._store.discard(state, error.brief)
             return False
         return True
 
-    async def _run_from(self, plan: Plan, candidate: Candidate, state: GoldenState | None, second: bool) -> None:
-        self._run = MachineRun(plan, candidate, self._phase, self._began, is_second=second)
+    async def _run_from(
+        self,
+        plan: Plan,
+        candidate: Candidate,
+        state: GoldenState | None,
+        second: bool,
+        launched: Launched | None = None,
+    ) -> None:
+        self._run = MachineRun(plan, candidate, self._phase, self._began, is_second=second, launched=launched)
         try:
             await self._run.start(state)
         except MachineError:
@@ -353,7 +382,7 @@ class HostAgent:
             arch=plan.image.arch,
             image_id=plan.image.id,
             qemu=f"{plan.qemu.program} {plan.qemu.version_text}",
-            shares=plan.shares.shares,
+            shares=plan.shares,
             accelerator=self._candidate.accelerator if self._candidate else None,
             qemu_pid=self._run.qemu_pid if self._run else None,
             ssh_port=self._run.ssh_port if self._run else None,

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pybox import process
 from pybox.errors import MachineError, PyboxError
-from pybox.forward.ports import Ports
-from pybox.hostagent import statefile
-from pybox.hostagent.guest import Guest
+from pybox.frozen import frozen
+from pybox.hostagent.launch import Launched
+from pybox.hostagent.plan import Plan
 from pybox.hostagent.shares import ShareServer
-from pybox.hostagent.vm import Vm, VmFailure, VmFiles, launch
+from pybox.hostagent.vm import Vm, VmFailure, launch
 from pybox.machine.accelerators import Candidate
-from pybox.machine.files import MachineFiles, Processes, ProcessRecord
-from pybox.machine.golden import GoldenState
-from pybox.machine.image import GuestImage
-from pybox.machine.keys import MachineKeys
 from pybox.model import Phase, PhaseCallback
-from pybox.qemu.command import Board, Channels, EngineMachine, MemoryFile, engine_command
-from pybox.qemu.monitor import Monitor
-from pybox.qemu.probe import Qemu
-from pybox.settings import Settings
+from pybox.qemu.command import Channels, EngineMachine, engine_command
+
+if TYPE_CHECKING:
+    from pybox.forward.ports import Ports
+    from pybox.hostagent.guest import Guest
+    from pybox.qemu.monitor import Monitor
 
 T = TypeVar("T")
 _MONITOR = 30.0  # seconds
@@ -39,36 +34,7 @@ RESTORE = 15.0  # seconds until one from a saved state must; it takes a tenth of
 _LAST_MOMENT = 0.5  # seconds between the end of QEMU's connections and that of its process
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Everything that a life of the machine needs to know, decided before it begins."""
-
-    files: MachineFiles
-    settings: Settings
-    image: GuestImage
-    keys: MachineKeys
-    qemu: Qemu
-    memory_mib: int
-    cpus: int
-    certificates: str
-    shares: ShareServer
-
-    def machine(self, candidate: Candidate, channels: Channels) -> EngineMachine:
-        """Return the machine as it is when it boots by itself."""
-        board = Board(
-            program=self.qemu.program,
-            arch=self.image.arch,
-            accelerator=candidate.accelerator,
-            memory_mib=self.memory_mib,
-            cpus=self.cpus,
-            kernel=self.image.kernel,
-            initrd=self.files.initrd,
-            console_log=self.files.console_log,
-        )
-        return EngineMachine(board, self.files.name, self.image.root_disk, self.files.data_disk, channels)
-
-
-@dataclass(frozen=True)
+@frozen
 class Beginning:
     """A saved state that a machine goes on from instead of booting."""
 
@@ -85,7 +51,8 @@ class NoLife(MachineError):
 class Boot:
     """A QEMU and what is connected to it: `start`, then whatever is wanted, and `close` at last, whatever happened.
 
-    `make_configuration` gives what the guest is told; with None it is told nothing.
+    `make_configuration` gives what the guest is told; with None it is told nothing. `launched` is a QEMU that runs
+    already; `start` takes that one.
     """
 
     def __init__(
@@ -95,15 +62,19 @@ class Boot:
         progress: PhaseCallback,
         began: float,
         make_configuration: Callable[[], dict[str, Any]] | None,
+        launched: Launched | None = None,
     ) -> None:
         self._plan = plan
         self._candidate = candidate
         self._progress = progress
         self._began = began  # time.monotonic() of the start's beginning
         self._make_configuration = make_configuration
-        self._control_socket: socket.socket | None = None
+        self._launched = launched
+        self._share_address = ""
+        self._control_socket = None if launched is None else launched.control_socket
         self._talking: asyncio.Task[None] | None = None
-        self.vm: Vm | None = None
+        self.vm = None if launched is None else Vm(launched.child, launched.command, plan.files)
+        self.shares = ShareServer(plan.shares, plan.files.share_config, plan.files.share_log)
         self.monitor: Monitor | None = None
         self.ports: Ports | None = None
         self.guest: Guest | None = None
@@ -114,15 +85,17 @@ class Boot:
         Raises MachineError with all that was seen; NoLife when the accelerator is at fault.
         """
         files = self._plan.files
-        launched = await launch(
-            lambda channels: engine_command(machine(channels)),
-            VmFiles(files.sockets, files.qemu_log, files.console_log),
-        )
-        self.vm = vm = launched.vm
+        launched = self._launched or await launch(lambda channels: engine_command(machine(channels)), files)
+        self.vm = Vm(launched.child, launched.command, files)
+        self._share_address = launched.share_address
         self._control_socket = launched.control_socket
-        Processes(time.time(), ProcessRecord.of(os.getpid()), ProcessRecord.of(vm.pid)).write(files)
         if beginning is None or not beginning.has_memory:
-            await self._plan.shares.start(vm.share_address)
+            await self.shares.start(self._share_address)
+        # QEMU comes up meanwhile.
+        from pybox.forward.ports import Ports
+        from pybox.hostagent.guest import Guest
+        from pybox.qemu.monitor import Monitor
+
         self.monitor = monitor = await self.phase("qemu", Monitor.connect(launched.monitor_socket, files.name), _MONITOR)
         self.ports = Ports(monitor, self._plan.settings.default_host_ip)
         self.guest = guest = Guest(self._make_configuration, self.ports)
@@ -137,6 +110,8 @@ class Boot:
             await self.phase("kernel", guest.hello.wait(), _BOOT if beginning.has_memory else RESTORE)
 
     async def _load(self, monitor: Monitor, beginning: Beginning) -> None:
+        from pybox.hostagent import statefile
+
         sockets, memory = self._plan.files.sockets, beginning.has_memory
         await statefile.load(monitor, sockets, beginning.stream, memory=memory, patience=beginning.patience)
         if beginning.take is not None:
@@ -145,10 +120,10 @@ class Boot:
 
     async def join_folders(self) -> None:
         """Serve the folders to a guest that knows them from before. Raises PyboxError."""
-        assert self.guest is not None and self.vm is not None
-        if self._plan.shares.shares:
+        assert self.guest is not None
+        if self._plan.shares:
             await self.guest.forget_cut_message()
-            await self._plan.shares.start(self.vm.share_address, resume=True)
+            await self.shares.start(self._share_address, resume=True)
 
     async def _first_word(self, guest: Guest, monitor: Monitor) -> None:
         """Wait until the guest says hello. Raises NoLife under an unproved accelerator that does nothing."""
@@ -221,25 +196,8 @@ class Boot:
             self._control_socket.close()
         if self.ports is not None:
             self.ports.close()
-        await self._plan.shares.stop()
+        await self.shares.stop()
         if self.vm is not None:
             await self.vm.end(self.monitor)
         if self.monitor is not None:
             await self.monitor.close()
-
-
-def from_suspended(machine: EngineMachine) -> EngineMachine:
-    """Return the same machine, which goes on from a stream with its RAM."""
-    return replace(machine, incoming=True)
-
-
-def from_state(machine: EngineMachine, state: GoldenState) -> EngineMachine:
-    """Return the same machine, which does not boot but goes on from a state."""
-    board = replace(machine.board, memory=MemoryFile(state.memory, private=True))
-    return replace(machine, board=board, incoming=True)
-
-
-def for_saving(machine: EngineMachine, state: GoldenState) -> EngineMachine:
-    """Return the same machine as it boots to become a state: without a disk, its RAM in a file."""
-    board = replace(machine.board, memory=MemoryFile(state.memory, private=False))
-    return replace(machine, board=board, data_disk=None)

@@ -8,36 +8,37 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
+from pybox.frozen import frozen
 from pybox.model import Json
 
 LINE_LIMIT = 1024 * 1024  # bytes, newline included
 log = logging.getLogger(__name__)
+_NOTHING: Json = {}
 
 
-@dataclass(frozen=True)
+@frozen
 class Resync:
     """The sender begins anew: nothing that either side said before counts."""
 
     token: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Request:
     id: int
     method: str
-    params: Json = field(default_factory=dict)
+    params: Json = _NOTHING
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     id: int
-    result: Json = field(default_factory=dict)
+    result: Json = _NOTHING
 
 
-@dataclass(frozen=True)
+@frozen
 class Refusal:
     """An answer that says no: the three parts of an error."""
 
@@ -47,10 +48,10 @@ class Refusal:
     resolution: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Event:
     name: str
-    params: Json = field(default_factory=dict)
+    params: Json = _NOTHING
 
 
 Message = Resync | Request | Answer | Refusal | Event

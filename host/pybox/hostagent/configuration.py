@@ -8,16 +8,18 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from pybox.errors import UsageProblem
-from pybox.hostagent.pool import Pool
-from pybox.hostos.interface import HostSystem
-from pybox.machine.keys import MachineKeys
 from pybox.model import Share
 from pybox.qemu.command import DNS_ADDRESS, HOST_ADDRESS
 from pybox.settings import Settings
+
+if TYPE_CHECKING:
+    from pybox.hostagent.pool import Pool
+    from pybox.hostos.interface import HostSystem
+    from pybox.machine.keys import MachineKeys
 
 _ENTROPY = 64  # bytes
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")

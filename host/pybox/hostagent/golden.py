@@ -13,9 +13,8 @@ import time
 from pathlib import Path
 
 from pybox import process
-from pybox.hostagent import statefile
-from pybox.hostagent.boot import Boot, Plan, for_saving
-from pybox.hostagent.shares import ShareServer
+from pybox.frozen import replace
+from pybox.hostagent.plan import Plan, for_saving
 from pybox.machine.accelerators import Candidate
 from pybox.machine.golden import GoldenState, GoldenStore
 from pybox.model import Accelerator, PhaseCallback
@@ -60,8 +59,11 @@ def key(plan: Plan, candidate: Candidate) -> str:
 
 async def make(plan: Plan, candidate: Candidate, store: GoldenStore, progress: PhaseCallback, began: float) -> GoldenState:
     """Boot a machine and save it; a draft that machines can start from. Raises MachineError, NoLife."""
+    from pybox.hostagent import statefile
+    from pybox.hostagent.boot import Boot
+
     draft = store.draft(key(plan, candidate))
-    boot = Boot(_alone(plan), candidate, progress, began, None)
+    boot = Boot(replace(plan, shares=()), candidate, progress, began, None)
     try:
         await boot.start(lambda channels: for_saving(plan.machine(candidate, channels), draft))
         assert boot.monitor is not None
@@ -74,11 +76,6 @@ async def make(plan: Plan, candidate: Candidate, store: GoldenStore, progress: P
         await boot.close()
     log.info("a golden state was made in %.3f s", time.monotonic() - began)
     return draft
-
-
-def _alone(plan: Plan) -> Plan:
-    """Return the plan of a machine that sees no folder of the host."""
-    return Plan(**{**plan.__dict__, "shares": ShareServer((), Path(), Path())})
 
 
 def _sum(path: Path) -> str:

@@ -14,9 +14,9 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from pybox import hostos
+from pybox.frozen import frozen
 
 CHUNK = 256 * 1024  # bytes
 _ADDRESS = "127.0.0.1"
@@ -35,7 +35,7 @@ def proof(key: bytes, who: bytes, guest_nonce: bytes, host_nonce: bytes) -> byte
     return hmac.digest(key, who + guest_nonce + host_nonce, "sha256")
 
 
-@dataclass(frozen=True)
+@frozen
 class Line:
     """One connection to the engine."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 
 from pybox import hostos
+from pybox.frozen import replace
 from pybox.hostagent import configuration
-from pybox.hostagent.boot import Plan
-from pybox.hostagent.shares import ShareServer, can_serve
+from pybox.hostagent.plan import Plan
 from pybox.hostos.interface import native_arch
 from pybox.machine import disks, keys
 from pybox.machine.accelerators import Candidate, VerdictBook, choose
@@ -38,7 +38,7 @@ def prepare(files: MachineFiles, request: StartRequest, book: VerdictBook) -> tu
     """Return how the machine will be run, and under which accelerators that is to be tried. Raises PyboxError."""
     host = hostos.current()
     settings = request.settings
-    folders = configuration.shares(settings, host) if can_serve() else []
+    folders = configuration.shares(settings, host) if _can_serve() else []
     plan = _plan(files, request, folders)
     candidates = choose(host, plan.qemu, plan.image.arch, native_arch(), settings.accelerator, book)
     disks.ensure(plan.qemu, files.data_disk, settings.disk_size)
@@ -66,5 +66,10 @@ def _plan(files: MachineFiles, request: StartRequest, folders: Sequence[Share]) 
         memory_mib=settings.memory_mib or default_memory_mib(host.total_memory_mib()),
         cpus=settings.cpus or default_cpus(os.cpu_count() or 1),
         certificates=configuration.certificates(settings, host),
-        shares=ShareServer(folders, files.share_config, files.share_log),
+        shares=tuple(folders),
     )
+
+
+def _can_serve() -> bool:
+    """Say whether this installation has the folder server."""
+    return importlib.util.find_spec("pybox.share.server") is not None

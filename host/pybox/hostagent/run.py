@@ -8,14 +8,14 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from pybox import hostos
 from pybox.errors import PyboxError
-from pybox.forward.ports import Ports
-from pybox.hostagent import configuration, statefile
-from pybox.hostagent.boot import RESTORE, Beginning, Boot, Plan, from_state, from_suspended
-from pybox.hostagent.clock import keep_time
-from pybox.hostagent.guest import Guest
+from pybox.hostagent import configuration
+from pybox.hostagent.boot import RESTORE, Beginning, Boot
+from pybox.hostagent.launch import Launched
+from pybox.hostagent.plan import Plan, from_state, from_suspended
 from pybox.hostagent.pool import Line, Pool
 from pybox.hostagent.vm import VmFailure
 from pybox.machine import suspended
@@ -24,7 +24,10 @@ from pybox.machine.golden import GoldenState
 from pybox.machine.suspended import Place, Suspended, SuspendedStore
 from pybox.model import ForwardedPort, PhaseCallback
 from pybox.qemu.command import Channels, EngineMachine
-from pybox.qemu.monitor import Monitor
+
+if TYPE_CHECKING:
+    from pybox.hostagent.guest import Guest
+    from pybox.qemu.monitor import Monitor
 
 log = logging.getLogger(__name__)
 _CONFIGURE = 200.0  # seconds; longer than the guest gets for an answer
@@ -40,12 +43,21 @@ _SLOWEST = 10.0  # …and MiB a second beyond that
 class MachineRun:
     """One QEMU and the guest in it: `start`, then `wait` or `stop`, and `close` at last, whatever happened."""
 
-    def __init__(self, plan: Plan, candidate: Candidate, progress: PhaseCallback, began: float, is_second: bool) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        candidate: Candidate,
+        progress: PhaseCallback,
+        began: float,
+        *,
+        is_second: bool,
+        launched: Launched | None = None,
+    ) -> None:
         self.is_second = is_second  # the first has ended by itself
         self.ssh_port: int | None = None  # of 127.0.0.1
         self._plan = plan
         self._candidate = candidate
-        self._boot = Boot(plan, candidate, progress, began, self._configuration)
+        self._boot = Boot(plan, candidate, progress, began, self._configuration, launched)
         self._pool = Pool(self._clients_wait)
         self._clock: asyncio.Task[None] | None = None
 
@@ -98,6 +110,8 @@ class MachineRun:
         self._keep_time(boot.guest)
 
     def _keep_time(self, guest: Guest) -> None:
+        from pybox.hostagent.clock import keep_time
+
         self._clock = asyncio.create_task(keep_time(guest.set_clock))
 
     def _patience(self) -> float:
@@ -106,7 +120,7 @@ class MachineRun:
     def _configuration(self) -> dict[str, object]:
         plan = self._plan
         return configuration.configuration(
-            plan.files.name, plan.settings, plan.keys, plan.shares.shares, plan.certificates, os.environ, self._pool
+            plan.files.name, plan.settings, plan.keys, plan.shares, plan.certificates, os.environ, self._pool
         )
 
     def _clients_wait(self, count: int) -> None:
@@ -118,6 +132,8 @@ class MachineRun:
         await self._pool.prove()
         if self._plan.settings.ssh:
             # A table of its own: a guest that boots anew loses its published ports, but not this.
+            from pybox.forward.ports import Ports
+
             self.ssh_port = (await Ports(monitor).publish("tcp", "127.0.0.1", 0, _SSH_PORT)).host_port
 
     # -- the life -----------------------------------------------------------------------------------
@@ -169,7 +185,7 @@ class MachineRun:
         await guest.sync()
         mark("synced")
         # Nobody talks to the guest while its memory is read: what came in then could be in a part that is read already.
-        await self._plan.shares.leave()
+        await self._boot.shares.leave()
         await self._stop_clock()
         mark("quiet")
         try:
@@ -188,6 +204,8 @@ class MachineRun:
         mark("kept")
 
     async def _save(self, monitor: Monitor, draft: Place, parts: Mapping[str, str]) -> suspended.Record:
+        from pybox.hostagent import statefile
+
         plan, files = self._plan, self._plan.files
         await statefile.save(monitor, files.sockets, draft.stream, memory=True, patience=self._patience())
         record = await asyncio.to_thread(
@@ -196,12 +214,12 @@ class MachineRun:
             self._candidate.accelerator,
             plan.memory_mib,
             plan.cpus,
-            plan.shares.shares,
+            plan.shares,
             files.data_disk,
             draft.stream,
         )
         await asyncio.to_thread(draft.write, record)
-        if plan.shares.shares:
+        if plan.shares:
             with suppress(FileNotFoundError):  # then files in use will be stale
                 files.share_nodes.replace(draft.nodes)
         return record

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 from pybox import hostos, process
 from pybox.files import write_atomically
+from pybox.frozen import as_dict
 from pybox.model import Share
 
 log = logging.getLogger(__name__)
-_MODULE = "pybox.share.server"
+MODULE = "pybox.share.server"
 _LEAVE = 5.0  # seconds for the server to write down what the guest knows
 
 
@@ -29,7 +27,7 @@ class ShareServer:
         self._config = config
         self._output = output
         self._task: asyncio.Task[None] | None = None
-        self._child: asyncio.subprocess.Process | None = None
+        self._child: process.Watched | None = None
         self._leaves = False
 
     async def start(self, address: str, *, resume: bool = False) -> None:
@@ -40,9 +38,9 @@ class ShareServer:
         if not self.shares:
             return
         self._leaves = False
-        content = {"shares": [asdict(share) for share in self.shares]}
-        write_atomically(self._config, json.dumps(content, indent=1).encode(), 0o600)
-        self._child = await self._spawn(address, *(["--resume"] if resume else []))
+        content = {"shares": [as_dict(share) for share in self.shares]}
+        write_atomically(self._config, json.dumps(content, indent=1).encode(), 0o600, durable=False)
+        self._child = self._spawn(address, *(["--resume"] if resume else []))
         self._task = asyncio.get_running_loop().create_task(self._watch(self._child, address))
 
     async def leave(self) -> None:
@@ -51,8 +49,7 @@ class ShareServer:
             return
         self._leaves = True
         self._config.with_suffix(".nodes").unlink(missing_ok=True)
-        with suppress(ProcessLookupError):
-            self._child.terminate()
+        self._child.terminate()
         await asyncio.wait((self._task,), timeout=_LEAVE)
         await self.stop()
 
@@ -63,27 +60,21 @@ class ShareServer:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    async def _spawn(self, address: str, *more: str) -> asyncio.subprocess.Process:
+    def _spawn(self, address: str, *more: str) -> process.Watched:
         host = hostos.current()
-        command: list[str | Path] = [sys.executable, "-P", "-m", _MODULE, "--socket", address, "--config", self._config]
+        command: list[str | Path] = [sys.executable, "-P", "-m", MODULE, "--socket", address, "--config", self._config]
         command += more
-        child = await process.start_async(host.with_parent(command), output=self._output)
+        child = process.start(host.with_parent(command), output=self._output)
         host.adopt(child.pid)
         return child
 
-    async def _watch(self, child: asyncio.subprocess.Process, address: str) -> None:
+    async def _watch(self, child: process.Watched, address: str) -> None:
         try:
             ending = process.ending(await child.wait())
             if self._leaves:
                 return
             log.error("the folder server %s; it is started again", ending)
-            child = await self._spawn(address)
+            child = self._spawn(address)
             log.error("the folder server %s; shared folders are gone", process.ending(await child.wait()))
         finally:
-            with suppress(ProcessLookupError):
-                child.kill()
-
-
-def can_serve() -> bool:
-    """Say whether this installation has the folder server."""
-    return importlib.util.find_spec(_MODULE) is not None
+            child.kill()

@@ -5,43 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from pybox import hostos, process
 from pybox.errors import MachineError, PyboxError
 from pybox.files import tail
-from pybox.machine.orphans import MONITOR_SOCKET
-from pybox.qemu.command import Channel, Channels, InheritedSocket, LoopbackPort
-from pybox.qemu.monitor import Monitor
+from pybox.hostagent.launch import SOCKETS, Launched, MakeCommand, launch_with_sockets, start
+from pybox.machine.files import MachineFiles
+from pybox.qemu.command import Channel, Channels, LoopbackPort
+
+if TYPE_CHECKING:
+    from pybox.qemu.monitor import Monitor
 
 log = logging.getLogger(__name__)
 _QUIT_PATIENCE = 5.0  # seconds for QEMU to end after it was told
 _CONNECT_PATIENCE = 10.0  # seconds for QEMU to listen, where it cannot be given listening sockets
 _LINES = 15  # of QEMU's words and of the console in an error
-FUSE_SOCKET = "fuse.sock"
-_SOCKETS = (MONITOR_SOCKET, "control.sock", FUSE_SOCKET, "bulk.sock")
-
-
-@dataclass(frozen=True)
-class VmFiles:
-    """Where a VM's sockets and logs are."""
-
-    sockets: Path
-    qemu_log: Path
-    console_log: Path
 
 
 class Vm:
     """A running QEMU. It ends with this process, where the system can do that."""
 
-    def __init__(self, child: asyncio.subprocess.Process, command: list[str], files: VmFiles, share_address: str) -> None:
+    def __init__(self, child: process.Watched, command: list[str], files: MachineFiles) -> None:
         self._child = child
         self._files = files
         self.command = command
-        self.share_address = share_address  # where the folder server connects: a path, or HOST:PORT
 
     @property
     def pid(self) -> int:
@@ -63,8 +52,7 @@ class Vm:
         try:
             await asyncio.wait_for(self._child.wait(), _QUIT_PATIENCE if monitor is not None else 0.0)
         except TimeoutError:
-            with suppress(ProcessLookupError):
-                self._child.kill()
+            self._child.kill()
             await self._child.wait()
 
     def failure(self, error: Exception) -> VmFailure:
@@ -90,51 +78,26 @@ class VmFailure(MachineError):
     """An error that says all that was seen of the machine."""
 
 
-@dataclass(frozen=True)
-class Launched:
-    """A QEMU that was just started: it may not have come far yet, but its sockets can be used."""
-
-    vm: Vm
-    monitor_socket: socket.socket
-    control_socket: socket.socket
-
-
-async def launch(make_command: Callable[[Channels], list[str]], files: VmFiles) -> Launched:
+async def launch(make_command: MakeCommand, files: MachineFiles) -> Launched:
     """Start QEMU with the command that `make_command` returns for its channels. Raises PyboxError."""
-    for log_file in (files.qemu_log, files.console_log):
-        if log_file.exists():
-            log_file.replace(log_file.with_name(log_file.name + ".old"))
     if hostos.current().passes_sockets:
-        return await _launch_with_sockets(make_command, files)
+        return launch_with_sockets(make_command, files)
     return await _launch_with_ports(make_command, files)
 
 
-async def _launch_with_sockets(make_command: Callable[[Channels], list[str]], files: VmFiles) -> Launched:
-    """Listen for QEMU, so that nothing has to wait until it listens."""
-    host = hostos.current()
-    with ExitStack() as listeners, ExitStack() as connections:
-        opened = [listeners.enter_context(host.listen(files.sockets / name)) for name in _SOCKETS]
-        numbers = [listener.fileno() for listener in opened]
-        channels = Channels(*(InheritedSocket(number) for number in numbers))
-        monitor, control = (connections.enter_context(host.dial(files.sockets / name)) for name in _SOCKETS[:2])
-        vm = await _start(make_command(channels), files, str(files.sockets / FUSE_SOCKET), numbers)
-        connections.pop_all()
-        for connection in (monitor, control):
-            connection.setblocking(False)
-        return Launched(vm, monitor, control)
-
-
-async def _launch_with_ports(make_command: Callable[[Channels], list[str]], files: VmFiles) -> Launched:
+async def _launch_with_ports(make_command: MakeCommand, files: MachineFiles) -> Launched:
     """Have QEMU listen on ports of 127.0.0.1. Only this system's lack of a better way excuses it."""
-    ports = _free_ports(len(_SOCKETS))
+    ports = _free_ports(len(SOCKETS))
     channels: list[Channel] = [LoopbackPort(port) for port in ports]
-    vm = await _start(make_command(Channels(*channels)), files, f"127.0.0.1:{ports[2]}", [])
+    command = make_command(Channels(*channels))
+    child = start(command, files, [])
+    vm = Vm(child, command, files)
     try:
         monitor, control = [await _connect_to_port(port, vm) for port in ports[:2]]
     except OSError as error:
         await vm.end(None)
         raise vm.failure(MachineError("QEMU does not listen", str(error))) from None
-    return Launched(vm, monitor, control)
+    return Launched(child, command, f"127.0.0.1:{ports[2]}", monitor, control)
 
 
 async def _connect_to_port(port: int, vm: Vm) -> socket.socket:
@@ -159,10 +122,3 @@ def _free_ports(count: int) -> list[int]:
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
         return [probe.getsockname()[1] for probe in probes]
-
-
-async def _start(command: list[str], files: VmFiles, share_address: str, numbers: list[int]) -> Vm:
-    host = hostos.current()
-    child = await process.start_async(host.with_parent(command), output=files.qemu_log, pass_fds=numbers)
-    host.adopt(child.pid)
-    return Vm(child, command, files, share_address)

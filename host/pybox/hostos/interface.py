@@ -6,16 +6,16 @@ import platform
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
 from typing import IO, Protocol
 
 from pybox.errors import UsageProblem
+from pybox.frozen import frozen
 from pybox.model import Accelerator, Arch, Share
 
 
-@dataclass(frozen=True)
+@frozen
 class ProcessIdentity:
     """Tells a process from a later one with the same number."""
 
@@ -23,7 +23,7 @@ class ProcessIdentity:
     command: str  # its command line, or at least its program
 
 
-@dataclass(frozen=True)
+@frozen
 class Detachment:
     """How a program is started so that it outlives its parent's terminal."""
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import logging
 import platform
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pybox.errors import MachineError
 from pybox.files import write_atomically
+from pybox.frozen import frozen
 from pybox.hostos.interface import HostSystem
 from pybox.model import Accelerator, Arch, Verdict
 from pybox.qemu.probe import Qemu, refuse_broken
@@ -21,7 +21,7 @@ from pybox.qemu.probe import Qemu, refuse_broken
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@frozen
 class Candidate:
     """An accelerator to try. An unproved one must show a sign of life within seconds."""
 

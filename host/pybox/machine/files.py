@@ -6,13 +6,13 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pybox import hostos
 from pybox.errors import MachineError
 from pybox.files import write_atomically
+from pybox.frozen import as_dict, frozen
 from pybox.hostos.interface import ProcessIdentity
 from pybox.paths import Paths
 from pybox.settings import Settings
@@ -20,7 +20,7 @@ from pybox.settings import Settings
 _LOCK_PATIENCE = 2.0  # seconds: somebody who only asks whether it is locked holds it for a moment
 
 
-@dataclass(frozen=True)
+@frozen
 class MachineFiles:
     """Paths of one machine. Sockets are elsewhere, because their paths must be short."""
 
@@ -110,7 +110,7 @@ class MachineFiles:
         return self.lock.exists()
 
 
-@dataclass(frozen=True)
+@frozen
 class StartRequest:
     """What a start asks of the hostagent."""
 
@@ -119,7 +119,7 @@ class StartRequest:
 
     def write(self, files: MachineFiles) -> None:
         content = {"settings": self.settings.as_json(), "image": str(self.image)}
-        write_atomically(files.request, json.dumps(content, indent=1).encode(), 0o600)
+        write_atomically(files.request, json.dumps(content, indent=1).encode(), 0o600, durable=False)
 
     @classmethod
     def read(cls, files: MachineFiles) -> StartRequest:
@@ -131,7 +131,7 @@ class StartRequest:
             raise MachineError("the start request cannot be read", f"{files.request}: {error}") from None
 
 
-@dataclass(frozen=True)
+@frozen
 class ProcessRecord:
     """A process that was started for a machine."""
 
@@ -153,7 +153,7 @@ class ProcessRecord:
         return now is not None and now.started == self.identity.started
 
 
-@dataclass(frozen=True)
+@frozen
 class Processes:
     """Who runs a machine."""
 
@@ -162,7 +162,7 @@ class Processes:
     qemu: ProcessRecord | None = None
 
     def write(self, files: MachineFiles) -> None:
-        write_atomically(files.processes, json.dumps(asdict(self), indent=1).encode(), 0o600)
+        write_atomically(files.processes, json.dumps(as_dict(self), indent=1).encode(), 0o600, durable=False)
 
     @classmethod
     def read(cls, files: MachineFiles) -> Processes | None:

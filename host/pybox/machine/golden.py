@@ -29,13 +29,12 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import tempfile
 import time
-from dataclasses import asdict, dataclass
+from contextlib import suppress
 from pathlib import Path
 
-from pybox.files import write_atomically
+from pybox.files import remove_folder, write_atomically
+from pybox.frozen import as_dict, frozen
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -48,7 +47,7 @@ _VERIFIED_FOR = 24 * 3600.0  # seconds
 _BLOCK = 64 * 1024  # bytes
 
 
-@dataclass(frozen=True)
+@frozen
 class FileFacts:
     """What tells that a file is the one that was saved."""
 
@@ -63,7 +62,7 @@ class FileFacts:
         return cls(found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
 
 
-@dataclass(frozen=True)
+@frozen
 class GoldenState:
     """A state that machines can start from, or one that is being made."""
 
@@ -83,7 +82,7 @@ class GoldenState:
         return self.folder / "state.json"
 
 
-@dataclass(frozen=True)
+@frozen
 class _Record:
     """Content of `state.json`."""
 
@@ -95,7 +94,7 @@ class _Record:
     verified_at: float  # seconds since the epoch: when `memory_sum` was last compared
 
     def write(self, state: GoldenState) -> None:
-        write_atomically(state.record, json.dumps(asdict(self), indent=1).encode(), 0o600)
+        write_atomically(state.record, json.dumps(as_dict(self), indent=1).encode(), 0o600)
 
     @classmethod
     def read(cls, state: GoldenState) -> _Record:
@@ -113,7 +112,7 @@ class GoldenStore:
     def find(self, key: str) -> GoldenState | None:
         """Return the state for a key when there is nothing to say against it. One that does not fit is removed."""
         state = GoldenState(key, self._folder / key)
-        if not state.folder.exists():
+        if not os.path.lexists(state.folder):
             return None
         try:
             self._check(state)
@@ -129,9 +128,13 @@ class GoldenStore:
         A guest whose RAM's file finds no place on the disk would be killed, so there must be some.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        import shutil  # only for a state that is made
+
         if (free := shutil.disk_usage(self._folder).free) < _ROOM:
             raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {free >> 20} MiB are free", str(self._folder))
-        return GoldenState(key, Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self._folder)))
+        draft = GoldenState(key, self._folder / f"{_DRAFT}{os.urandom(6).hex()}")
+        draft.folder.mkdir(mode=0o700)
+        return draft
 
     def publish(self, draft: GoldenState) -> None:
         """Make a draft, whose machine has ended, the state of its key. Takes a second or two; OSError.
@@ -146,7 +149,7 @@ class GoldenStore:
         try:
             draft.folder.rename(self._folder / draft.key)
         except OSError:
-            shutil.rmtree(draft.folder, ignore_errors=True)
+            remove_folder(draft.folder)
             if not (self._folder / draft.key).exists():
                 raise
         self.collect()
@@ -154,7 +157,9 @@ class GoldenStore:
     def discard(self, state: GoldenState, reason: str) -> None:
         """Remove a state or a draft. Machines that run from it go on."""
         log.warning("the golden state %s is removed: %s", state.folder.name, reason)
-        shutil.rmtree(state.folder, ignore_errors=True)
+        remove_folder(state.folder)
+        with suppress(OSError):  # a file or a link in its place
+            state.folder.unlink()
 
     def verify_in_time(self, state: GoldenState) -> bool:
         """Compare the sum of the RAM when that was not done for a day; False, and the state is gone, when it differs.
@@ -191,11 +196,11 @@ class GoldenStore:
                 continue
             if path.name.startswith(_DRAFT):
                 if now - used > _DRAFT_AGE:
-                    shutil.rmtree(path, ignore_errors=True)
+                    remove_folder(path)
             elif path.is_dir():
                 states.append((used, path))
         for _used, path in sorted(states, reverse=True)[KEPT:]:
-            shutil.rmtree(path, ignore_errors=True)
+            remove_folder(path)
 
     def _check(self, state: GoldenState) -> None:
         """Raise ValueError with the reason not to use a state."""

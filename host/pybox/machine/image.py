@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from pybox.errors import MachineError
+from pybox.frozen import frozen
 from pybox.model import Arch
 
 _REBUILD = "Build it: pybox machine build-image"
 
 
-@dataclass(frozen=True)
+@frozen
 class GuestImage:
     """A guest image whose files are all there, with the sizes that its manifest says."""
 

@@ -5,15 +5,15 @@ Made once per machine and kept with it, private ones for their owner alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from pybox.files import write_atomically
+from pybox.frozen import frozen
 
 _FILES = ("ssh", "ssh.pub", "ssh-host", "ssh-host.pub")
 
 
-@dataclass(frozen=True)
+@frozen
 class MachineKeys:
     """Keys of a machine as OpenSSH texts, and the files that programs read."""
 

@@ -12,23 +12,23 @@ machine's lock decides whether it runs; records of processes are only hints.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from io import RawIOBase
 from pathlib import Path
 
 from pybox import hostos, process
 from pybox.errors import MachineError
-from pybox.files import tail
+from pybox.files import tail, write_atomically
+from pybox.frozen import frozen
 from pybox.machine import disks
 from pybox.machine.files import MachineFiles, StartRequest, is_locked, locked
 from pybox.machine.image import GuestImage
 from pybox.machine.orphans import end_orphan
 from pybox.machine.reports import (
+    GO,
     Failed,
     Order,
     Ready,
@@ -50,7 +50,7 @@ _AGENT_PATIENCE = 5.0  # seconds between a hostagent's taking the lock and its a
 _LOCK_PATIENCE = 10.0  # seconds between a hostagent's last word and its end
 
 
-@dataclass(frozen=True)
+@frozen
 class Running:
     """A machine that answers."""
 
@@ -63,13 +63,13 @@ def start(
     settings: Settings,
     machine: str,
     image: GuestImage,
-    guest_code: bytes,
+    make_guest_code: Callable[[], bytes],
     progress: PhaseCallback = lambda _phase: None,
 ) -> Running:
     """Start a machine and return when its engine answers; one that runs already, or just starts, is waited for.
 
     A suspended one is resumed, and when that cannot be, it is an error that says why: it never boots instead.
-    `guest_code` is the cpio archive with the engine's program. `progress` is called with each phase when it has ended.
+    `make_guest_code` returns the cpio archive with the engine's program. `progress` is called when a phase has ended.
     Raises MachineError with the phase, the command and the last lines of the console.
     """
     files = MachineFiles(settings.paths, machine)
@@ -79,18 +79,21 @@ def start(
         return running
     files.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     files.paths.make_socket_dir(machine)
-    _write_initrd(files, image, guest_code)
-    StartRequest(settings, image.folder).write(files)
     detachment = hostos.current().detachment
-    pipe = process.spawn_detached(
+    agent = process.spawn_detached(
         [sys.executable, "-P", "-m", "pybox.hostagent", machine],
         errors=files.agent_errors,
         new_session=detachment.new_session,
         creation_flags=detachment.creation_flags,
         environment=_environment(),
     )
-    with pipe:
-        return _follow(files, iter(pipe.readline, b""), progress, began)
+    with agent.reports:
+        with suppress(BrokenPipeError), agent.orders:  # it is gone already, and that is told below
+            # It takes its time to come up, in which there is something to do here.
+            _write_initrd(files, image, make_guest_code())
+            StartRequest(settings, image.folder).write(files)
+            agent.orders.write(GO)
+        return _follow(files, iter(agent.reports.readline, b""), progress, began)
 
 
 def stop(settings: Settings, machine: str, timeout: float = DEFAULT_STOP_TIMEOUT) -> bool:
@@ -153,13 +156,13 @@ def restart(
     settings: Settings,
     machine: str,
     image: GuestImage,
-    guest_code: bytes,
+    make_guest_code: Callable[[], bytes],
     progress: PhaseCallback = lambda _phase: None,
     timeout: float = DEFAULT_STOP_TIMEOUT,
 ) -> Running:
     """Stop a machine, if it runs, and start it with today's settings, image and guest code."""
     stop(settings, machine, timeout)
-    return start(settings, machine, image, guest_code, progress)
+    return start(settings, machine, image, make_guest_code, progress)
 
 
 def status(settings: Settings, machine: str) -> MachineStatus:
@@ -176,6 +179,8 @@ def status(settings: Settings, machine: str) -> MachineStatus:
 
 def delete(settings: Settings, machine: str) -> bool:
     """Delete a machine with all its data, suspended or not; False when there is none. Raises MachineError while it runs."""
+    import shutil  # of no use to a start
+
     files = MachineFiles(settings.paths, machine)
     if not files.exists():
         return False
@@ -292,9 +297,7 @@ def _follow(files: MachineFiles, lines: Iterator[bytes], progress: PhaseCallback
 def _write_initrd(files: MachineFiles, image: GuestImage, guest_code: bytes) -> None:
     """Put the guest code behind the image's initrd. The kernel takes archives one after the other, at multiples of 4."""
     data = image.initrd.read_bytes()
-    with tempfile.NamedTemporaryFile(prefix="initrd.", dir=files.folder, delete=False) as unfinished:
-        unfinished.write(data + bytes(-len(data) % 4) + guest_code)
-    Path(unfinished.name).replace(files.initrd)
+    write_atomically(files.initrd, data + bytes(-len(data) % 4) + guest_code, 0o600, durable=False)
 
 
 def _environment() -> Mapping[str, str]:

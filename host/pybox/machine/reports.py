@@ -6,45 +6,48 @@
     {"do": "stop", "timeout"}   ->  stopped or failed
     {"do": "suspend"}           ->  suspended or failed (the machine runs on)
 
-The same lines go through the pipe on which a start waits for its hostagent: phase…, then ready or failed.
+The same lines go through the pipe on which a start waits for its hostagent: phase…, then ready or failed. The other
+way goes one line, GO: the hostagent may read what the start has written for it. Without it, the start was given up.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from pybox.errors import MachineError, PyboxError
+from pybox.frozen import frozen
 from pybox.machine.status import MachineStatus
 from pybox.model import Phase
 
+GO = b"go\n"
 
-@dataclass(frozen=True)
+
+@frozen
 class Ready:
     """The machine answers."""
 
     status: MachineStatus
 
 
-@dataclass(frozen=True)
+@frozen
 class Failed:
     """It does not, and why."""
 
     error: MachineError
 
 
-@dataclass(frozen=True)
+@frozen
 class Stopped:
     """The machine is off."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Suspended:
     """The machine is off, and its memory is kept."""
 
 
-@dataclass(frozen=True)
+@frozen
 class StatusReport:
     status: MachineStatus
 
@@ -52,7 +55,7 @@ class StatusReport:
 Report = Phase | Ready | Failed | Stopped | Suspended | StatusReport
 
 
-@dataclass(frozen=True)
+@frozen
 class Order:
     """What a caller wants. `timeout` (seconds) is for `stop`: how long containers may take to end."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pybox.frozen import as_dict, frozen
 from pybox.model import Accelerator, Arch, ForwardedPort, MachineState, Share, Verdict
 
 
-@dataclass(frozen=True)
+@frozen
 class MachineStatus:
     """A machine, running or not. What only a running one has is None or empty otherwise."""
 
@@ -39,7 +39,7 @@ class MachineStatus:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, as `pybox status --json` prints them."""
-        return {**asdict(self), "api_socket": str(self.api_socket)}
+        return {**as_dict(self), "api_socket": str(self.api_socket)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> MachineStatus:

@@ -19,15 +19,14 @@ Folders: `suspended` is the state; `suspended.new` is not finished, `suspended.t
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pybox.errors import MachineError
-from pybox.files import sync, sync_folder, write_atomically
+from pybox.files import remove_folder, sync, sync_folder, write_atomically
+from pybox.frozen import as_dict, frozen, replace
 from pybox.machine.files import MachineFiles
 from pybox.model import Accelerator, Share
 
@@ -42,7 +41,7 @@ class CannotResume(MachineError):
     """A suspended machine that does not go on; its memory is kept."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Facts:
     """What tells that a file is as it was left."""
 
@@ -56,7 +55,7 @@ class Facts:
         return cls(found.st_size, found.st_mtime_ns)
 
 
-@dataclass(frozen=True)
+@frozen
 class Record:
     """What a saved memory belongs to. It goes on as the machine that it was, whatever settings say today."""
 
@@ -70,7 +69,7 @@ class Record:
     suspended_at: float  # seconds since the epoch
 
     def to_json(self) -> bytes:
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1).encode()
+        return json.dumps({"format": FORMAT, **as_dict(self)}, indent=1).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Record:
@@ -89,7 +88,7 @@ class Record:
         )
 
 
-@dataclass(frozen=True)
+@frozen
 class Place:
     """A folder with a saved memory, whole or not."""
 
@@ -114,7 +113,7 @@ class Place:
         write_atomically(self.record, record.to_json(), 0o600)
 
 
-@dataclass(frozen=True)
+@frozen
 class Suspended:
     """A machine's saved memory."""
 
@@ -220,7 +219,7 @@ class SuspendedStore:
     def clean(self) -> None:
         """Remove what was not finished, and what is used up."""
         for place in (self._draft, self._taken):
-            shutil.rmtree(place.folder, ignore_errors=True)
+            remove_folder(place.folder)
 
 
 def record(

@@ -6,9 +6,9 @@ fits only the machine it was saved from. No secret is among the words, because e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from pybox.frozen import frozen
 from pybox.model import Accelerator, Arch
 
 # PCI slots on pcie.0. The guest relies on them.
@@ -32,14 +32,14 @@ _CONSOLE = {Arch.AMD64: "ttyS0", Arch.ARM64: "ttyAMA0"}
 _CPU_V2 = "qemu64,+cx16,+lahf-lm,+popcnt,+ssse3,+sse4.1,+sse4.2"
 
 
-@dataclass(frozen=True)
+@frozen
 class InheritedSocket:
     """A listening unix socket that QEMU gets from its parent: it can be connected to before QEMU runs."""
 
     descriptor: int
 
 
-@dataclass(frozen=True)
+@frozen
 class LoopbackPort:
     """A TCP port of 127.0.0.1, for systems that hand over no sockets."""
 
@@ -49,7 +49,7 @@ class LoopbackPort:
 Channel = InheritedSocket | LoopbackPort
 
 
-@dataclass(frozen=True)
+@frozen
 class Channels:
     """The byte streams between QEMU and the hostagent."""
 
@@ -59,7 +59,7 @@ class Channels:
     bulk: Channel
 
 
-@dataclass(frozen=True)
+@frozen
 class MemoryFile:
     """A file that holds the guest's RAM.
 
@@ -71,7 +71,7 @@ class MemoryFile:
     private: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class Board:
     """What every machine has, an engine's or a bake's."""
 
@@ -86,7 +86,7 @@ class Board:
     memory: MemoryFile | None = None  # None: memory without a file
 
 
-@dataclass(frozen=True)
+@frozen
 class EngineMachine:
     """A machine that runs the engine."""
 
@@ -98,7 +98,7 @@ class EngineMachine:
     incoming: bool = False  # it does not boot: it waits for a saved state
 
 
-@dataclass(frozen=True)
+@frozen
 class BakeMachine:
     """A machine that boots once and writes to raw disks; it has no network and nobody talks to it."""
 

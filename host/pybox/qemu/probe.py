@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pybox import process
 from pybox.errors import MachineError, PyboxError
 from pybox.files import write_atomically
+from pybox.frozen import frozen
 from pybox.model import Accelerator, Arch
 
 OLDEST = (7, 2, 0)
@@ -22,7 +22,7 @@ _VERSION = re.compile(r"QEMU emulator version (\d+)\.(\d+)(?:\.(\d+))?")
 Version = tuple[int, int, int]
 
 
-@dataclass(frozen=True)
+@frozen
 class Qemu:
     """A QEMU that runs: its program, version, and the accelerators that it was built with."""
 

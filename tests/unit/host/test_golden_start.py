@@ -74,6 +74,12 @@ def flip(path: Path) -> None:
         file.write(bytes([byte[0] ^ 1]))
 
 
+def gone(folder: Path) -> Path:
+    """The path, where nothing is any more."""
+    shutil.rmtree(folder)
+    return folder
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "a byte of the RAM": lambda state: flip(state / "ram"),
     "a byte of the devices": lambda state: flip(state / "devices"),
@@ -83,6 +89,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "no record": lambda state: (state / "state.json").unlink(),
     "the record is of another state": lambda state: (state / "state.json").write_text('{"key": "other"}'),
     "the record is no JSON": lambda state: (state / "state.json").write_text("{"),
+    "a file in its place": lambda state: gone(state).write_text(""),
+    "a link to nothing in its place": lambda state: os.symlink("nowhere", gone(state)),
 }
 
 
@@ -102,7 +110,7 @@ def store(tmp_path: Path) -> GoldenStore:
 def test_damage_is_noticed(store: GoldenStore, tmp_path: Path, damage: str) -> None:
     DAMAGES[damage](tmp_path / "golden" / "key")
     assert store.find("key") is None
-    assert not (tmp_path / "golden" / "key").exists()
+    assert not os.path.lexists(tmp_path / "golden" / "key")
 
 
 def test_decay_is_noticed_once_a_day(store: GoldenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,18 @@ def test_many_starts_at_once_make_one_machine(machine: Machine) -> None:
     assert len(results) == 4 and len({result.status.pid for result in results}) == 1
 
 
+def test_a_start_that_is_given_up_leaves_nothing(machine: Machine) -> None:
+    def unreadable() -> bytes:
+        raise PermissionError("the guest's program")
+
+    with pytest.raises(PermissionError):
+        lifecycle.start(machine.settings, "default", machine.image, unreadable)
+    assert machine.status().pid is None
+    assert not machine.files.agent_log.exists()
+    machine.start()
+    assert machine.get("/_ping") == "OK"
+
+
 def test_what_the_guest_is_told(machine: Machine) -> None:
     machine.start()
     told = machine.get("/configuration")
@@ -243,5 +255,5 @@ def test_delete(machine: Machine) -> None:
 def test_restart_takes_todays_settings(machine: Machine) -> None:
     machine.start()
     changed = machine.settings.with_values({"cpus": "3"})
-    running = lifecycle.restart(changed, "default", machine.image, CODE, timeout=5)
+    running = lifecycle.restart(changed, "default", machine.image, lambda: CODE, timeout=5)
     assert running.status.cpus == 3

@@ -30,7 +30,7 @@ def talk(folder: Path, scenario: Callable[[Monitor], Awaitable[None]]) -> int:
                 "-mon", "chardev=monitor,mode=control",
                 "-netdev", "user,id=net0",
             ]  # fmt: skip
-            child = await process.start_async(command, output=folder / "log", pass_fds=[listener.fileno()])
+            child = process.start(command, output=folder / "log", pass_fds=[listener.fileno()])
             try:
                 async with await Monitor.connect(connection.dup(), "test") as monitor:
                     await scenario(monitor)

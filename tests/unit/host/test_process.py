@@ -52,24 +52,53 @@ def test_a_program_that_takes_too_long_is_ended() -> None:
 def test_a_detached_program_reports_through_its_pipe(tmp_path: Path) -> None:
     detachment = hostos.current().detachment
     code = "import os, sys; print(os.getsid(0) == os.getpid(), flush=True); sys.stderr.write('oops')"
-    pipe = process.spawn_detached(
+    child = process.spawn_detached(
         [PYTHON, "-c", code],
         errors=tmp_path / "errors",
         new_session=detachment.new_session,
         creation_flags=detachment.creation_flags,
     )
-    with pipe:
-        assert pipe.read() == b"True\n"
+    with child.orders, child.reports:
+        assert child.reports.read() == b"True\n"
     assert (tmp_path / "errors").read_text() == "oops"
 
 
 def test_a_child_of_the_loop_writes_to_a_file(tmp_path: Path) -> None:
     async def scenario() -> int:
-        child = await process.start_async([PYTHON, "-c", "print('hello')"], output=tmp_path / "log")
+        child = process.start([PYTHON, "-c", "print('hello')"], output=tmp_path / "log")
         return await child.wait()
 
     assert asyncio.run(scenario()) == 0
     assert (tmp_path / "log").read_text() == "hello\n"
+
+
+def test_a_child_is_older_than_the_loop_and_has_many_who_wait(tmp_path: Path) -> None:
+    child = process.start([PYTHON, "-c", "import time; time.sleep(60)"], output=tmp_path / "log")
+    assert child.returncode is None
+
+    async def scenario() -> list[int]:
+        given_up = asyncio.ensure_future(child.wait())
+        waiting = [asyncio.ensure_future(child.wait()) for _ in range(3)]
+        await asyncio.sleep(0)
+        given_up.cancel()
+        child.kill()
+        return [*await asyncio.gather(*waiting), await child.wait()]
+
+    assert asyncio.run(scenario()) == [-signal.SIGKILL] * 4
+    assert child.returncode == -signal.SIGKILL
+    child.terminate()  # it has ended, and that is no error
+    child.kill()
+
+
+def test_programs_with_endings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tool.exe", "other"):
+        (tmp_path / name).touch(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/nonexistent")
+    monkeypatch.delenv("PATHEXT", raising=False)
+    assert process.find("other") == tmp_path / "other"
+    assert process.find("tool") is None
+    monkeypatch.setenv("PATHEXT", os.pathsep.join([".COM", ".exe"]))
+    assert process.find("tool") == process.find("tool.exe") == tmp_path / "tool.exe"
 
 
 def test_a_process_is_known_by_its_start() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pybox.frozen import replace
 from pybox.model import Accelerator, Arch
 from pybox.qemu.command import (
     BakeMachine,

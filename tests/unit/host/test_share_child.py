@@ -34,7 +34,7 @@ def serve(
 ) -> None:
     (folder / "pybox_test_share_server.py").write_text(SERVER)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *sys.path]))
-    monkeypatch.setattr(shares, "_MODULE", "pybox_test_share_server")
+    monkeypatch.setattr(shares, "MODULE", "pybox_test_share_server")
 
     async def main() -> None:
         pids: asyncio.Queue[int] = asyncio.Queue()

@@ -11,12 +11,12 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from pybox import hostos
+from pybox.frozen import as_dict
 from pybox.model import Share
 from pybox.share import keeping, native
 from pybox.share import protocol as p
@@ -141,7 +141,7 @@ class Guest:
 
     def __init__(self, tmp_path: Path, *more: str) -> None:
         config = tmp_path / "share.json"
-        config.write_text(json.dumps({"shares": [asdict(share) for share in shares(tmp_path / "shared")]}))
+        config.write_text(json.dumps({"shares": [as_dict(share) for share in shares(tmp_path / "shared")]}))
         listener = hostos.current().listen(tmp_path / "fuse.sock")
         command = [
             sys.executable,
