@@ -86,7 +86,8 @@ class Status:
         if found.cpus:
             rows.append(("CPUs", str(found.cpus)))
         if found.memory_mib:
-            rows.append(("Memory", f"{found.memory_mib} MiB"))
+            used = f", {found.memory_used / 1e6:.0f} MB in use on this computer" if found.memory_used else ""
+            rows.append(("Memory", f"{found.memory_mib} MiB{used}"))
         if found.disk_size:
             rows.append(("Disk", f"{found.disk_used / 1e9:.1f} of {found.disk_size / 1e9:.0f} GB on this computer"))
         if found.saved_size:

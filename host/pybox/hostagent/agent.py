@@ -385,6 +385,7 @@ class HostAgent:
             shares=plan.shares,
             accelerator=self._candidate.accelerator if self._candidate else None,
             qemu_pid=self._run.qemu_pid if self._run else None,
+            memory_used=self._run.memory_used() if self._run else 0,
             ssh_port=self._run.ssh_port if self._run else None,
             ports=self._run.ports() if self._run else (),
         )

@@ -65,6 +65,11 @@ class MachineRun:
     def qemu_pid(self) -> int | None:
         return None if self._boot.vm is None else self._boot.vm.pid
 
+    def memory_used(self) -> int:
+        """Return the bytes of this computer's memory that the machine takes, all its processes counted."""
+        pids = (os.getpid(), self.qemu_pid, self._boot.shares.pid)
+        return sum(hostos.current().memory_of(pid) for pid in pids if pid is not None)
+
     def ports(self) -> tuple[ForwardedPort, ...]:
         """Return the published ports."""
         return () if self._boot.ports is None else self._boot.ports.live()

@@ -30,6 +30,11 @@ class ShareServer:
         self._child: process.Watched | None = None
         self._leaves = False
 
+    @property
+    def pid(self) -> int | None:
+        """Return the server's process, None when none was started."""
+        return self._child.pid if self._child is not None else None
+
     async def start(self, address: str, *, resume: bool = False) -> None:
         """Serve the folders to the port at `address` (a unix socket, or HOST:PORT). Raises PyboxError.
 
@@ -74,7 +79,7 @@ class ShareServer:
             if self._leaves:
                 return
             log.error("the folder server %s; it is started again", ending)
-            child = self._spawn(address)
+            child = self._child = self._spawn(address)
             log.error("the folder server %s; shared folders are gone", process.ending(await child.wait()))
         finally:
             child.kill()

@@ -54,6 +54,13 @@ class HostSystem(Protocol):
         """Return who a living process is, None when there is none (a zombie is none)."""
         ...
 
+    def memory_of(self, pid: int) -> int:
+        """Return the bytes of this host's memory that a process takes; 0 when it is gone or may not be looked at.
+
+        Linux divides what processes share among them (Pss, proc_pid_smaps(5)); the others count it for each.
+        """
+        ...
+
     def end_process(self, pid: int) -> None:
         """End a process at once; it may be gone already."""
         ...

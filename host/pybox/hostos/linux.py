@@ -40,6 +40,13 @@ class Linux(Posix):
         state, started = fields[0], fields[19]
         return None if state in "ZX" else ProcessIdentity(started, command)
 
+    def memory_of(self, pid: int) -> int:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            return 0
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
     def with_parent(self, command: Sequence[str | Path]) -> list[str | Path]:
         # util-linux; a program between the two, because between fork and exec Python code is not safe.
         leash = process.find("setpriv")

@@ -34,6 +34,10 @@ class MacOS(Posix):
         rest = rest.lstrip()
         return ProcessIdentity(rest[:_LSTART], rest[_LSTART:].strip())
 
+    def memory_of(self, pid: int) -> int:
+        found = process.run(["/bin/ps", "-o", "rss=", "-p", str(pid)], check=False).stdout.strip()
+        return int(found) * 1024 if found.isdigit() else 0
+
     def with_parent(self, command: Sequence[str | Path]) -> list[str | Path]:
         return list(command)  # the next start looks for orphans
 

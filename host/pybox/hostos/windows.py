@@ -66,6 +66,18 @@ class _ExtendedLimits(ctypes.Structure):
     )
 
 
+class _MemoryCounters(ctypes.Structure):
+    """PROCESS_MEMORY_COUNTERS, psapi.h."""
+
+    _fields_ = (
+        ("cb", wintypes.DWORD),
+        ("PageFaultCount", wintypes.DWORD),
+        ("PeakWorkingSetSize", ctypes.c_size_t),
+        ("WorkingSetSize", ctypes.c_size_t),
+        ("others", ctypes.c_size_t * 6),
+    )
+
+
 class Windows:
     name = "windows"
     accelerators: tuple[Accelerator, ...] = (Accelerator.WHPX,)
@@ -108,6 +120,18 @@ class Windows:
             path, size = ctypes.create_unicode_buffer(1024), wintypes.DWORD(1024)
             self._kernel.QueryFullProcessImageNameW(handle, 0, path, ctypes.byref(size))
             return ProcessIdentity(str(times[0].value), path.value)
+        finally:
+            self._kernel.CloseHandle(handle)
+
+    def memory_of(self, pid: int) -> int:
+        handle = wintypes.HANDLE(self._kernel.OpenProcess(_QUERY_LIMITED, False, pid))
+        if not handle:
+            return 0
+        try:
+            counters = _MemoryCounters()
+            counters.cb = ctypes.sizeof(counters)
+            found = self._kernel.K32GetProcessMemoryInfo(handle, ctypes.byref(counters), counters.cb)
+            return int(counters.WorkingSetSize) if found else 0
         finally:
             self._kernel.CloseHandle(handle)
 

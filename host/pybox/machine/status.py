@@ -18,6 +18,7 @@ class MachineStatus:
     state: MachineState
     api_socket: Path
     memory_mib: int | None = None
+    memory_used: int = 0  # bytes of this computer's memory, for QEMU, the hostagent and the folder server
     cpus: int | None = None
     disk_size: int | None = None  # bytes that the guest sees
     disk_used: int = 0  # bytes on the host

@@ -46,9 +46,10 @@ def test_start_status_stop(machine: Machine) -> None:
     status = machine.status()
     assert status.state is MachineState.RUNNING and status.accelerator is Accelerator.TCG
     assert status.image_id == "1" and status.qemu.endswith("7.2.99") and status.ssh_port
+    assert status.pid and status.memory_used > hostos.current().memory_of(status.pid) > 0
     assert stat.S_IMODE(machine.files.api_socket.stat().st_mode) == 0o600
     assert machine.stop()
-    assert machine.status().state is MachineState.STOPPED
+    assert (machine.status().state, machine.status().memory_used) == (MachineState.STOPPED, 0)
     assert list(machine.files.sockets.iterdir()) == []
     assert not machine.files.processes.exists()
     assert not machine.stop()

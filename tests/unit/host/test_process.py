@@ -112,6 +112,17 @@ def test_a_process_is_known_by_its_start() -> None:
     hostos.current().end_process(child.pid)
 
 
+def test_the_memory_of_a_process() -> None:
+    host, more = hostos.current(), 64 * 1024 * 1024
+    before = host.memory_of(os.getpid())
+    block = bytearray(b"x") * more
+    assert host.memory_of(os.getpid()) - before > more * 0.9
+    del block
+    child = process.popen([PYTHON, "-c", "pass"])
+    child.wait()
+    assert host.memory_of(child.pid) == 0
+
+
 def test_a_zombie_does_not_live() -> None:
     child = process.popen([PYTHON, "-c", "pass"])
     record = ProcessRecord.of(child.pid)
