@@ -152,6 +152,7 @@ class GoldenStore:
             remove_folder(draft.folder)
             if not (self._folder / draft.key).exists():
                 raise
+            log.warning("there is a golden state %s already, which stays", draft.key)
         self.collect()
 
     def discard(self, state: GoldenState, reason: str) -> None:
