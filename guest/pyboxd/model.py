@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+
+from pyboxd.frozen import frozen
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
+@frozen
 class ImageConfig:
     """The run-time part of an OCI image configuration (image-spec, config.md, property `config`)."""
 
@@ -20,14 +21,14 @@ class ImageConfig:
     cmd: tuple[str, ...] | None = None
     volumes: tuple[str, ...] = ()
     working_dir: str = ""
-    labels: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    labels: Mapping[str, str] = EMPTY
     stop_signal: str = ""
     shell: tuple[str, ...] | None = None
     on_build: tuple[str, ...] = ()
     healthcheck: Healthcheck | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Healthcheck:
     """Docker's HEALTHCHECK; durations in nanoseconds, 0 means inherit."""
 
@@ -39,7 +40,7 @@ class Healthcheck:
     retries: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class RegistryAuth:
     """Credentials for one registry, as the X-Registry-Auth header carries them."""
 
@@ -49,7 +50,7 @@ class RegistryAuth:
     server_address: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class PortRequest:
     """One `-p`: what the user asked for. `host_port` 0 means any free port; `host_ip` "" means the default."""
 
@@ -59,7 +60,7 @@ class PortRequest:
     host_port: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class PublishedPort:
     """One port that the host listens on for a container."""
 
@@ -70,7 +71,7 @@ class PublishedPort:
     guest_port: int  # port of the guest's card that QEMU forwards to
 
 
-@dataclass(frozen=True)
+@frozen
 class Share:
     """One folder of the host, an entry at the top of the FUSE mount."""
 

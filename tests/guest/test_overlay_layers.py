@@ -6,11 +6,11 @@ import io
 import os
 import tarfile
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pyboxd.frozen import replace
 from pyboxd.image.builder.places import Root, open_layers, writable
 from pyboxd.linux.mount import make_filesystem
 from pyboxd.runtime.spec import RootFilesystem

@@ -97,10 +97,11 @@ def test_no_descriptor_of_the_guest_is_left_open(tmp_path: Path) -> None:
         running = await lab.started(container)
         for number in range(3, 24):
             with pytest.raises(StartFailure, match="chdir to cwd"):
-                await lab.runtime.exec(lab.exec_spec(container, running, "true", cwd=f"/proc/self/fd/{number}"))
+                spec = lab.exec_spec(container, running, "true", cwd=f"/proc/self/fd/{number}")
+                await (await lab.runtime.exec(spec)).start()
         for cwd in ("/proc/1/cwd", "/proc/1/root", "/link"):
             with pytest.raises(StartFailure):
-                await lab.runtime.exec(lab.exec_spec(container, running, "true", cwd=cwd))
+                await (await lab.runtime.exec(lab.exec_spec(container, running, "true", cwd=cwd))).start()
         result = await lab.run(lab.exec_spec(container, running, "sh", "-c", text))
         assert set(result.text.split()) <= {"0", "1", "2", "3", "/proc/self/fd:", "/proc/1/fd:", "/"}
         await lab.stop(running)
@@ -275,7 +276,7 @@ def test_an_exec_into_a_process_that_is_not_the_containers_is_refused(tmp_path: 
         spec = lab.exec_spec(container, running, "true")
         wrong = ExecSpec(**{**vars(spec), "container_pid": os.getpid()})
         with pytest.raises(StartFailure, match="is not running"):
-            await lab.runtime.exec(wrong)
+            await (await lab.runtime.exec(wrong)).start()
         await lab.stop(running)
 
     in_lab(tmp_path, scenario)

@@ -7,13 +7,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pyboxd import locations
+from pyboxd.frozen import replace
 from pyboxd.runtime import cgroup
 from pyboxd.runtime.client import Attachment, Process, Runtime
 from pyboxd.runtime.spec import ContainerSpec, ExecSpec, Exit, LogSettings, Rlimit, RootFilesystem

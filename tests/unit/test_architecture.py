@@ -30,7 +30,7 @@ GUEST_ORDER = (
     {"engine"},
     {"image", "network", "runtime"},
     {"linux"},
-    {"model", "errors", "database", "locations"},
+    {"model", "errors", "database", "locations", "frozen"},
 )
 
 

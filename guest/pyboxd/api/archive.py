@@ -7,7 +7,6 @@ import base64
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 
 from pyboxd.engine import archive, changes, specs
 from pyboxd.engine.archive import PathStat
@@ -17,6 +16,7 @@ from pyboxd.engine.preparation import directory_of
 from pyboxd.engine.timestamps import rfc3339
 from pyboxd.engine.views import Views, check_writable
 from pyboxd.errors import InvalidArgument, SystemFailure
+from pyboxd.frozen import frozen
 from pyboxd.image.workers import consume
 from pyboxd.server.message import Empty, Json, Request, Response, Stream
 from pyboxd.server.routes import Route
@@ -25,7 +25,7 @@ _STAT = "X-Docker-Container-Path-Stat"
 _TAR = "application/x-tar"
 
 
-@dataclass(frozen=True)
+@frozen
 class ArchiveApi:
     """Handlers around containers' file trees."""
 

@@ -6,13 +6,13 @@ import base64
 import binascii
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from pyboxd.api import progress
 from pyboxd.api.fields import JsonObject
 from pyboxd.api.images import auth_of
 from pyboxd.errors import InvalidArgument, NotImplementedHere, PyboxdError
+from pyboxd.frozen import frozen
 from pyboxd.image.builder.doors import BuildFailed, BuildOutput, BuildRequest, OutputSink
 from pyboxd.image.model import Image
 from pyboxd.model import RegistryAuth
@@ -29,7 +29,7 @@ class Builder(Protocol):
     def forget_cache(self) -> None: ...
 
 
-@dataclass(frozen=True)
+@frozen
 class BuildApi:
     """The handlers of builds. The builder is made when it is needed first."""
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pyboxd.api import listing
@@ -25,6 +24,7 @@ from pyboxd.engine.preparation import directory_of
 from pyboxd.engine.trees import tree_size
 from pyboxd.engine.update import update
 from pyboxd.errors import Conflict, InvalidArgument, NotFound
+from pyboxd.frozen import frozen, replace
 from pyboxd.image.model import Image
 from pyboxd.server.message import Empty, Json, Request, Response, Stream
 from pyboxd.server.routes import Route
@@ -38,7 +38,7 @@ class ImageTable(Protocol):
     def get(self, reference: str) -> Image: ...
 
 
-@dataclass(frozen=True)
+@frozen
 class ContainersApi:
     """Handlers around the engine's rooms."""
 

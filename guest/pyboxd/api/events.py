@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 from pyboxd.api import filters
 from pyboxd.api.fields import JsonObject
 from pyboxd.engine.events import Event, Events
 from pyboxd.engine.timestamps import parse as parse_time
+from pyboxd.frozen import frozen
 from pyboxd.server.message import JSON, Request, Response, Stream
 from pyboxd.server.routes import Route
 
@@ -22,7 +22,7 @@ _SEQUENCE = "application/json-seq"
 _LEGACY_KINDS = ("container", "image")
 
 
-@dataclass(frozen=True)
+@frozen
 class EventsApi:
     """The handler of the event stream."""
 

@@ -1,4 +1,4 @@
-"""Tables that say how Docker's JSON objects become frozen dataclasses and back. No Docker key is named here.
+"""Tables that say how Docker's JSON objects become frozen values and back. No Docker key is named here.
 
 A `Table` lists (JSON key, attribute, kind). Keys are matched without regard to case, unknown ones are ignored, null
 means "not there", and a wrong type is an `InvalidArgument` in the words of Go's decoder, as Docker's clients know it.
@@ -7,16 +7,16 @@ means "not there", and a wrong type is an `InvalidArgument` in the words of Go's
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 
 T = TypeVar("T")
 JsonObject = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@frozen
 class Kind:
     """How one value is read and written; `decode` gets the value and its place ("HostConfig.Memory")."""
 
@@ -24,7 +24,7 @@ class Kind:
     encode: Callable[[Any], Any] = lambda value: value
 
 
-@dataclass(frozen=True)
+@frozen
 class Field:
     """One key of an object; `omit_empty` leaves its zero value out of the output, `omit_none` only None."""
 
@@ -51,7 +51,7 @@ def _go_name(value: object) -> str:
 
 
 class Table(Generic[T]):
-    """The JSON form of the dataclass `made`; `name` is what errors call it."""
+    """The JSON form of the class `made`; `name` is what errors call it."""
 
     def __init__(self, made: Callable[..., T], name: str, *fields: Field) -> None:
         self._made = made
@@ -60,7 +60,7 @@ class Table(Generic[T]):
         self._by_key = {field.key.lower(): field for field in fields}
 
     def decode(self, value: object, place: str = "") -> T:
-        """The dataclass that `value` describes. InvalidArgument."""
+        """The value that `value` describes. InvalidArgument."""
         return self._made(**self.given(value, place))
 
     def given(self, value: object, place: str = "") -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Table(Generic[T]):
         return found
 
     def encode(self, value: T) -> JsonObject:
-        """The JSON object of a dataclass."""
+        """The JSON object of a value."""
         result: JsonObject = {}
         for field in self._fields:
             content = getattr(value, field.attribute)

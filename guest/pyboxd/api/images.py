@@ -6,7 +6,6 @@ import base64
 import binascii
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from pyboxd.api import filters, listing, progress
 from pyboxd.api.archive import in_thread
@@ -15,6 +14,7 @@ from pyboxd.engine.commit import commit, import_tree
 from pyboxd.engine.containers import Containers
 from pyboxd.engine.events import Events
 from pyboxd.errors import InvalidArgument, NotImplementedHere
+from pyboxd.frozen import frozen
 from pyboxd.image.model import Image, Progress
 from pyboxd.image.reference import Reference, is_digest, is_tag, parse
 from pyboxd.image.room import ImageRoom
@@ -26,7 +26,7 @@ _FILTERS = ("dangling", "label", "before", "since", "reference", "until")
 _REGISTRY_AUTH = "X-Registry-Auth"
 
 
-@dataclass(frozen=True)
+@frozen
 class ImagesApi:
     """Handlers around the image room."""
 

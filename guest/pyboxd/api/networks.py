@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pyboxd.api import filters, listing
 from pyboxd.api.schema import networks as schema
@@ -11,6 +10,7 @@ from pyboxd.engine.containers import Containers
 from pyboxd.engine.events import Events
 from pyboxd.engine.networking import Networking
 from pyboxd.errors import InvalidArgument, NotFound, PyboxdError
+from pyboxd.frozen import frozen
 from pyboxd.network.model import Network
 from pyboxd.server.message import Empty, Json, Request, Response
 from pyboxd.server.routes import Route
@@ -18,7 +18,7 @@ from pyboxd.server.routes import Route
 _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 
 
-@dataclass(frozen=True)
+@frozen
 class NetworksApi:
     """Handlers around the network room."""
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 from pyboxd.api.schema.stats import stats
 from pyboxd.engine.containers import Container, Containers
 from pyboxd.engine.figures import Sample, sample
 from pyboxd.errors import NotFound
+from pyboxd.frozen import frozen
 from pyboxd.server.message import Json, Request, Response, Stream
 from pyboxd.server.routes import Route
 
 TICK = 1.0  # seconds between two readings; the CLI gives up after two
 
 
-@dataclass(frozen=True)
+@frozen
 class StatsApi:
     """The handler of figures."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 
 from pyboxd.api.containers import terminal_size
 from pyboxd.api.schema import exec as schema
@@ -16,6 +15,7 @@ from pyboxd.engine.model import Status
 from pyboxd.engine.preparation import directory_of
 from pyboxd.engine.timestamps import parse as parse_time
 from pyboxd.errors import Conflict, InvalidArgument, PyboxdError
+from pyboxd.frozen import frozen
 from pyboxd.runtime.client import Attachment
 from pyboxd.server.frames import STDOUT, frame
 from pyboxd.server.message import (
@@ -47,7 +47,7 @@ def _stream_type(request: Request, tty: bool) -> str:
     return MULTIPLEXED_STREAM if not tty and request.version >= _MULTIPLEXED_SINCE else RAW_STREAM
 
 
-@dataclass(frozen=True)
+@frozen
 class StreamsApi:
     """Handlers around containers and execs."""
 
@@ -201,7 +201,7 @@ class StreamsApi:
         return Json(schema.inspect(self.execs.get(request.parameters["id"])))
 
 
-@dataclass(frozen=True)
+@frozen
 class _Wanted:
     """What an attach asks for."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from pyboxd.api.containers import ContainersApi
 from pyboxd.api.schema import images as image_schema
@@ -17,6 +16,7 @@ from pyboxd.engine.events import Events
 from pyboxd.engine.model import Status
 from pyboxd.engine.volumes import Volumes
 from pyboxd.errors import InvalidArgument, NotImplementedHere, Unavailable
+from pyboxd.frozen import frozen
 from pyboxd.image.images import Images
 from pyboxd.server.message import Body, Json, Request, Response
 from pyboxd.server.routes import Route
@@ -36,7 +36,7 @@ _PING = {
 _BUILDKIT = "this engine has no BuildKit; type `DOCKER_BUILDKIT=0 docker build …` for its own builder, or use `pybox build`"
 
 
-@dataclass(frozen=True)
+@frozen
 class Surroundings:
     """The settings of the machine that clients can see."""
 
@@ -46,7 +46,7 @@ class Surroundings:
     insecure_registries: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class SystemApi:
     """Handlers. `surroundings` is asked anew each time, as the host may send other settings."""
 

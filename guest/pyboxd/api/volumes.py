@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pyboxd.api import filters, listing
 from pyboxd.api.fields import JsonObject
 from pyboxd.api.schema import volumes as schema
 from pyboxd.engine.store import Volume
 from pyboxd.engine.volumes import Volumes
+from pyboxd.frozen import frozen
 from pyboxd.server.message import Empty, Json, Request, Response
 from pyboxd.server.routes import Route
 
@@ -17,7 +16,7 @@ _PRUNE_FILTERS = ("all", "label", "label!", "until")
 _ALL_SINCE = (1, 42)  # the API version from which a prune leaves volumes with a name alone
 
 
-@dataclass(frozen=True)
+@frozen
 class VolumesApi:
     """Handlers around the volumes."""
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from pyboxd.frozen import frozen
+from pyboxd.model import EMPTY
 
 LINE_LIMIT = 1024 * 1024  # bytes of one message with its newline
 
@@ -18,23 +20,23 @@ Params = Mapping[str, Any]
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@frozen
 class Resync:
     """First message of a side that has just begun, or begins again."""
 
     token: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Request:
     """Asks the other side; answered with the same id."""
 
     id: int
     method: str
-    params: Params = field(default_factory=dict)
+    params: Params = EMPTY
 
 
-@dataclass(frozen=True)
+@frozen
 class Failure:
     """Why a request was refused: what failed, what was seen, what to do."""
 
@@ -43,21 +45,21 @@ class Failure:
     resolution: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """Ends the request with this id. `failure` is None when it succeeded."""
 
     id: int
-    result: Params = field(default_factory=dict)
+    result: Params = EMPTY
     failure: Failure | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Event:
     """Told once, not answered."""
 
     name: str
-    params: Params = field(default_factory=dict)
+    params: Params = EMPTY
 
 
 Message = Resync | Request | Answer | Event

@@ -8,17 +8,17 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 from pyboxd.model import Share
 
 LEAST_KEY = 16  # bytes
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@frozen
 class ApiWay:
     """Where the host waits for connections of the engine, and what both prove to know."""
 
@@ -27,7 +27,7 @@ class ApiWay:
     key: bytes
 
 
-@dataclass(frozen=True)
+@frozen
 class Proxies:
     """As in the environment variables of the same names; "" means none."""
 
@@ -36,7 +36,7 @@ class Proxies:
     no: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class SshKeys:
     """`authorized_key` is a line of authorized_keys, `host_key` an unencrypted OpenSSH private key (ed25519)."""
 
@@ -44,7 +44,7 @@ class SshKeys:
     host_key: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Configuration:
     """One `configure` message. `time` and `entropy` are of the moment and take no part in comparisons."""
 
@@ -60,7 +60,7 @@ class Configuration:
     default_host_ip: str = "127.0.0.1"
 
 
-@dataclass(frozen=True)
+@frozen
 class Moment:
     """The parts of `configure` that are different each time."""
 

@@ -8,9 +8,9 @@ import stat
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument, NotFound
+from pyboxd.frozen import frozen
 from pyboxd.image.builder.accounts import owner_of
 from pyboxd.image.builder.places import InRoot, Root
 from pyboxd.image.compression import decompressed
@@ -31,7 +31,7 @@ _GO_MODES = (  # Go's os.FileMode: bits for the kinds of file beside the permiss
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class PathStat:
     """What a path in a container is. `mode` is Go's os.FileMode, `mtime` nanoseconds since the epoch."""
 
@@ -42,7 +42,7 @@ class PathStat:
     link_target: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class _Place:
     """A file by its directory's descriptor and its name there; "." is the directory itself."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyboxd.engine.model import Record, State
 from pyboxd.engine.store import Store
 from pyboxd.errors import Conflict, InvalidArgument, NotFound, SystemFailure
+from pyboxd.frozen import replace
 from pyboxd.runtime.client import Attachment, Process
 
 log = logging.getLogger(__name__)

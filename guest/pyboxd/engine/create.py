@@ -7,7 +7,6 @@ import os
 import secrets
 import time
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
 
 from pyboxd.engine import logconfig, mountspec, names, networking, security, specs, validate
 from pyboxd.engine.binds import Binds
@@ -20,6 +19,7 @@ from pyboxd.engine.preparation import ImageLayers, directory_of
 from pyboxd.engine.trees import fill_empty, remove_tree
 from pyboxd.engine.volumes import Volumes
 from pyboxd.errors import InvalidArgument, NotFound
+from pyboxd.frozen import replace
 from pyboxd.image.builder.places import open_layers
 from pyboxd.image.model import Image
 

@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
 from weakref import WeakSet
 
 from pyboxd.engine.model import Record
+from pyboxd.frozen import frozen
 from pyboxd.model import EMPTY
 
 KEPT = 256  # events that a late listener can still have (moby, daemon/events)
@@ -17,14 +17,14 @@ _PREFIX_ACTIONS = ("exec_create", "exec_start", "health_status")
 Filters = Mapping[str, tuple[str, ...]]
 
 
-@dataclass(frozen=True)
+@frozen
 class Event:
     """One event. `kind` is Docker's Type, `subject` the id (or name) of the thing it happened to."""
 
     kind: str
     action: str
     subject: str
-    attributes: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    attributes: Mapping[str, str] = EMPTY
     time: int = 0
 
 

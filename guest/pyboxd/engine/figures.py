@@ -6,11 +6,11 @@ import os
 import pwd
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pyboxd.engine import cpus
 from pyboxd.engine.containers import Container
 from pyboxd.errors import Conflict, InvalidArgument
+from pyboxd.frozen import frozen
 from pyboxd.runtime import cgroup
 from pyboxd.runtime.stats import Stats, read_stats
 
@@ -18,7 +18,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _NET_FIELDS = 16
 
 
-@dataclass(frozen=True)
+@frozen
 class Interface:
     """Traffic of one network interface since it was made."""
 
@@ -33,7 +33,7 @@ class Interface:
     tx_dropped: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Sample:
     """One reading of a container; `stats` is None when it does not run."""
 

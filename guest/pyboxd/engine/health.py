@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import replace
 
 from pyboxd.engine.containers import Container, Containers
 from pyboxd.engine.events import Events
@@ -13,6 +12,7 @@ from pyboxd.engine.exec import Execs
 from pyboxd.engine.model import Health, HealthResult, Status
 from pyboxd.engine.specs import ExecConfig
 from pyboxd.errors import PyboxdError
+from pyboxd.frozen import replace
 from pyboxd.model import Healthcheck
 
 log = logging.getLogger(__name__)

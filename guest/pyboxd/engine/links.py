@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pyboxd.engine.containers import Container, Containers
 from pyboxd.engine.model import Record
 from pyboxd.engine.networking import Networking, expand_port
 from pyboxd.errors import InvalidArgument, NotFound
+from pyboxd.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Link:
     """A container that another one sees under `alias`, at `address`."""
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pyboxd.engine.containers import Container
 from pyboxd.engine.timestamps import parse_rfc3339
 from pyboxd.errors import NotImplementedHere
+from pyboxd.frozen import frozen
 from pyboxd.linux import constants as k
 from pyboxd.linux.inotify import Inotify
 
@@ -24,7 +25,7 @@ _STREAMS = {"stdout": 1, "stderr": 2}
 _CHANGES = k.IN_MODIFY | k.IN_CREATE | k.IN_MOVED_TO
 
 
-@dataclass(frozen=True)
+@frozen
 class LogQuery:
     """What part of a log. Times are nanoseconds, 0 is no bound; `tail` counts lines from the end, -1 is all."""
 
@@ -117,7 +118,7 @@ class _Follower:
                 task.cancel()
 
 
-@dataclass(frozen=True)
+@frozen
 class _End:
     """Where a log ended at one moment. Who does not follow reads no further: the writer may be faster than the reader."""
 

@@ -5,10 +5,9 @@ Rules of moby, daemon/commit.go (merge) and daemon/create.go.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pyboxd.engine.model import ContainerConfig
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import replace
 from pyboxd.model import Healthcheck, ImageConfig
 
 

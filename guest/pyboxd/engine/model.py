@@ -6,8 +6,7 @@ nanoseconds since the epoch (0: never), durations are nanoseconds unless the nam
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from pyboxd.frozen import frozen
 from pyboxd.model import Healthcheck, PublishedPort
 
 Pairs = tuple[tuple[str, str], ...]
@@ -27,7 +26,7 @@ class Status:
     ALL = (CREATED, RUNNING, PAUSED, RESTARTING, REMOVING, EXITED, DEAD)
 
 
-@dataclass(frozen=True)
+@frozen
 class ContainerConfig:
     """Docker's `Config`: what the client asked for, after the image's values were merged in."""
 
@@ -57,7 +56,7 @@ class ContainerConfig:
     healthcheck: Healthcheck | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class PortBinding:
     """Where a container's port is to be published; an empty `host_port` means any, "8000-8010" one of these."""
 
@@ -65,7 +64,7 @@ class PortBinding:
     host_port: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class PortBindings:
     """All bindings of one container port ("80/tcp")."""
 
@@ -73,7 +72,7 @@ class PortBindings:
     bindings: tuple[PortBinding, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class RestartPolicy:
     """`name` is no, always, unless-stopped or on-failure; the count is for on-failure, 0 is no limit."""
 
@@ -81,7 +80,7 @@ class RestartPolicy:
     maximum_retry_count: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class LogConfig:
     """`--log-driver` and `--log-opt`."""
 
@@ -89,7 +88,7 @@ class LogConfig:
     config: Pairs = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class DeviceMapping:
     """`--device`."""
 
@@ -98,7 +97,7 @@ class DeviceMapping:
     permissions: str = "rwm"
 
 
-@dataclass(frozen=True)
+@frozen
 class Ulimit:
     """`--ulimit`; -1 is no limit."""
 
@@ -107,7 +106,7 @@ class Ulimit:
     hard: int
 
 
-@dataclass(frozen=True)
+@frozen
 class WeightDevice:
     """`--blkio-weight-device`."""
 
@@ -115,7 +114,7 @@ class WeightDevice:
     weight: int
 
 
-@dataclass(frozen=True)
+@frozen
 class ThrottleDevice:
     """`--device-read-bps` and its like: bytes or requests a second."""
 
@@ -123,7 +122,7 @@ class ThrottleDevice:
     rate: int
 
 
-@dataclass(frozen=True)
+@frozen
 class DeviceRequest:
     """`--gpus`; kept only to refuse it in Docker's words."""
 
@@ -131,7 +130,7 @@ class DeviceRequest:
     capabilities: tuple[tuple[str, ...], ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class MountRequest:
     """One entry of `HostConfig.Mounts` (`--mount`)."""
 
@@ -153,7 +152,7 @@ class MountRequest:
     tmpfs_options: tuple[tuple[str, ...], ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Limits:
     """The resource part of `HostConfig`: what `docker update` can change. 0, None and "" mean: not set."""
 
@@ -180,16 +179,16 @@ class Limits:
     blkio_device_write_iops: tuple[ThrottleDevice, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class HostConfig:
     """Docker's `HostConfig` without its resources, which are in `limits`."""
 
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = Limits()
     binds: tuple[str, ...] | None = None
-    log_config: LogConfig = field(default_factory=LogConfig)
+    log_config: LogConfig = LogConfig()
     network_mode: str = ""
     port_bindings: tuple[PortBindings, ...] = ()
-    restart_policy: RestartPolicy = field(default_factory=RestartPolicy)
+    restart_policy: RestartPolicy = RestartPolicy()
     auto_remove: bool = False
     volume_driver: str = ""
     volumes_from: tuple[str, ...] | None = None
@@ -231,7 +230,7 @@ class HostConfig:
     readonly_paths: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class EndpointConfig:
     """What a container wants of one network; `network` is a name or an id."""
 
@@ -243,7 +242,7 @@ class EndpointConfig:
     driver_options: Pairs = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class CreateRequest:
     """POST /containers/create."""
 
@@ -254,7 +253,7 @@ class CreateRequest:
     platform: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class MountPoint:
     """One mount of a container, resolved at creation.
 
@@ -276,7 +275,7 @@ class MountPoint:
     shown: bool = True  # in the list `Mounts` of inspect; `--tmpfs` is not
 
 
-@dataclass(frozen=True)
+@frozen
 class HealthResult:
     """One run of a health check."""
 
@@ -286,7 +285,7 @@ class HealthResult:
     output: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Health:
     """`status` is starting, healthy or unhealthy."""
 
@@ -295,7 +294,7 @@ class Health:
     log: tuple[HealthResult, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class State:
     """Where a container is in its life, and how its last run ended."""
 
@@ -316,7 +315,7 @@ class State:
         return self.status in (Status.RUNNING, Status.PAUSED, Status.RESTARTING)
 
 
-@dataclass(frozen=True)
+@frozen
 class Record:
     """All of a container that outlives the engine."""
 
@@ -330,7 +329,7 @@ class Record:
     host: HostConfig
     endpoints: tuple[EndpointConfig, ...] = ()
     mounts: tuple[MountPoint, ...] = ()
-    state: State = field(default_factory=State)
+    state: State = State()
 
     @property
     def short_id(self) -> str:
@@ -342,7 +341,7 @@ class Record:
         return (*(self.config.entrypoint or ()), *(self.config.cmd or ()))
 
 
-@dataclass(frozen=True)
+@frozen
 class NetworkView:
     """A container's place in one network as `inspect` shows it; addresses are "" while it does not run."""
 

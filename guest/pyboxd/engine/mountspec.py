@@ -8,10 +8,10 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from pyboxd.engine.model import MountPoint, MountRequest, Pairs
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen, replace
 
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -22,7 +22,7 @@ PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "
 _DEFAULT_PROPAGATION = "rprivate"
 
 
-@dataclass(frozen=True)
+@frozen
 class Wanted:
     """A mount point, and what has to be known to make its volume."""
 
@@ -99,7 +99,7 @@ def check_target(target: str, specification: str = "") -> str:
     return clean
 
 
-@dataclass(frozen=True)
+@frozen
 class _Mode:
     writable: bool = True
     propagation: str = ""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 
 from pyboxd.engine.containers import Container, Containers
 from pyboxd.engine.model import EndpointConfig, NetworkView, PortBinding, Record
 from pyboxd.errors import Conflict, InvalidArgument, SystemFailure
+from pyboxd.frozen import replace
 from pyboxd.model import PortRequest
 from pyboxd.network import files
 from pyboxd.network.files import Resolver

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pyboxd.engine.model import HostConfig
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 from pyboxd.linux import caps
 from pyboxd.runtime.spec import DEFAULT_CAPABILITIES, MASKED_PATHS, READONLY_PATHS
 
@@ -15,7 +15,7 @@ _TRUE = frozenset({"", "true", "1"})
 _FALSE = frozenset({"false", "0"})
 
 
-@dataclass(frozen=True)
+@frozen
 class Security:
     """The outcome, as the runtime takes it."""
 
@@ -69,7 +69,7 @@ def _normalise(names: Sequence[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Options:
     seccomp: str = "default"
     no_new_privileges: bool = False

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass
 
 from pyboxd.engine import logconfig, security
 from pyboxd.engine.model import DeviceMapping, HostConfig, Record
 from pyboxd.engine.resources import resources
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 from pyboxd.runtime.spec import (
     DEFAULT_CGROUP_PARENT,
     DEFAULT_PATH,
@@ -26,7 +26,7 @@ from pyboxd.runtime.spec import (
 _RULE = re.compile(r"([abc]) (\d+|\*):(\d+|\*) ([rwm]{1,3})")
 
 
-@dataclass(frozen=True)
+@frozen
 class Prepared:
     """What a start made ready: all paths are the guest's. Modes are "private", "host" or a namespace's path."""
 
@@ -172,7 +172,7 @@ def _number(text: str) -> int | None:
     return None if text == "*" else int(text)
 
 
-@dataclass(frozen=True)
+@frozen
 class ExecConfig:
     """POST /containers/{id}/exec."""
 

@@ -6,7 +6,6 @@ import os
 import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import Protocol
 
 from pyboxd import locations
@@ -17,6 +16,7 @@ from pyboxd.engine.preparation import run_directory_of
 from pyboxd.engine.resources import resources
 from pyboxd.engine.specs import environment
 from pyboxd.engine.trees import remove_tree
+from pyboxd.frozen import replace
 from pyboxd.image.builder.doors import RunStep, StepMount
 from pyboxd.runtime.client import Process
 from pyboxd.runtime.spec import DEFAULT_SHM_SIZE, ContainerSpec, Mount, RootFilesystem

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pyboxd.database import Database
 from pyboxd.engine.model import Pairs, Record
+from pyboxd.frozen import frozen
 from pyboxd.runtime import codec
 
 _SCHEMA = """
@@ -14,7 +13,7 @@ CREATE TABLE IF NOT EXISTS volumes (name TEXT PRIMARY KEY, volume TEXT NOT NULL)
 """
 
 
-@dataclass(frozen=True)
+@frozen
 class Volume:
     """A volume. `options` are those of Docker's `local` driver (`type`, `o`, `device`)."""
 

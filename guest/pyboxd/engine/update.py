@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from pyboxd.engine import validate
@@ -11,6 +10,7 @@ from pyboxd.engine.events import Events
 from pyboxd.engine.model import RestartPolicy
 from pyboxd.engine.resources import resources
 from pyboxd.errors import Conflict
+from pyboxd.frozen import replace
 from pyboxd.runtime import cgroup
 
 

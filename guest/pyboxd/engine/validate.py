@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 
 from pyboxd.engine import cpus
 from pyboxd.engine.model import ContainerConfig, HostConfig, Limits, RestartPolicy, ThrottleDevice, WeightDevice
 from pyboxd.engine.resources import resources
 from pyboxd.errors import InvalidArgument, NotImplementedHere
+from pyboxd.frozen import replace
 from pyboxd.model import Healthcheck
 from pyboxd.runtime import cgroup
 

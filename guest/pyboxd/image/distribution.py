@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import unquote, urlencode, urljoin, urlsplit
 
 from pyboxd.errors import InvalidArgument, NotFound, PyboxdError, SystemFailure, Unauthorized
+from pyboxd.frozen import frozen
 from pyboxd.image.model import RegistrySettings
 from pyboxd.image.reference import DEFAULT_DOMAIN, Reference
 from pyboxd.image.trust import tls_context
@@ -44,7 +45,7 @@ MANIFEST_TYPES = (
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 
-@dataclass(frozen=True)
+@frozen
 class Document:
     """A manifest: its bytes, media type, and the digest that the registry told (or "")."""
 

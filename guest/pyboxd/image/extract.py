@@ -14,9 +14,9 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
+from pyboxd.frozen import frozen
 from pyboxd.image.tarread import Kind, TarEntry, TarError, TarReader, clean_name
 
 _ATTRIBUTES = ("user.", "security.capability", "system.posix_acl_")  # never trusted.overlay.…
@@ -32,7 +32,7 @@ class Parents(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@frozen
 class Rules:
     """What of an archive is taken over beside names, contents, modes and times."""
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 
 from pyboxd.database import Database
 from pyboxd.errors import Conflict, InvalidArgument, NotFound
+from pyboxd.frozen import replace
 from pyboxd.image import config as codec
 from pyboxd.image.layerstore import Layer, LayerStore
 from pyboxd.image.layeruse import Keep, LayerUse, bury

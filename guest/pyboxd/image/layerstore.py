@@ -13,15 +13,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import shutil
 import tarfile
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from pyboxd import locations
 from pyboxd.errors import InvalidArgument, SystemFailure
+from pyboxd.frozen import frozen
 from pyboxd.image import diff
 from pyboxd.image.compression import decompressed
 from pyboxd.image.digest import StreamDigest
@@ -39,7 +39,7 @@ _BUFFER = 1024 * 1024  # bytes
 _MAX_REST = 64 * 1024 * 1024  # bytes behind the last entry; tar pads its archives to less than 1 MiB
 
 
-@dataclass(frozen=True)
+@frozen
 class Layer:
     """A layer of the store; `size` counts bytes of file content."""
 
@@ -47,7 +47,7 @@ class Layer:
     size: int
 
 
-@dataclass(frozen=True)
+@frozen
 class _Content:
     """A tar that was read: `end` is where its last entry ends, `implied` are folders that have no entry of their own."""
 
@@ -135,7 +135,7 @@ class LayerStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _new_folder(self) -> str:
-        folder = f"{self._temporary}/layer-{uuid.uuid4().hex}"
+        folder = f"{self._temporary}/layer-{secrets.token_hex(16)}"
         os.makedirs(folder)
         return folder
 

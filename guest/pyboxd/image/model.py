@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
+from pyboxd.frozen import frozen
 from pyboxd.model import ImageConfig
 
 GATEWAY = "10.0.2.2"  # QEMU's user network: the host's loopback
 
 
-@dataclass(frozen=True)
+@frozen
 class RegistrySettings:
     """`insecure` holds `host[:port]`; the proxies are URLs, `no_proxy` is the usual comma-separated list.
 
@@ -25,7 +25,7 @@ class RegistrySettings:
     gateway: str = GATEWAY
 
 
-@dataclass(frozen=True)
+@frozen
 class Platform:
     """`os/architecture[/variant]`; "" means any."""
 
@@ -37,7 +37,7 @@ class Platform:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
-@dataclass(frozen=True)
+@frozen
 class HistoryEntry:
     """One line of an image's history, as its configuration carries it (image-spec, config.md)."""
 
@@ -48,13 +48,13 @@ class HistoryEntry:
     empty_layer: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class ImageDocument:
     """An image configuration: the JSON whose digest is the image's id."""
 
     architecture: str
     os: str
-    config: ImageConfig = field(default_factory=ImageConfig)
+    config: ImageConfig = ImageConfig()
     layers: tuple[str, ...] = ()  # diff ids, lowest first
     history: tuple[HistoryEntry, ...] = ()
     created: str = ""  # RFC 3339
@@ -64,7 +64,7 @@ class ImageDocument:
     docker_version: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Image:
     """An image of the store."""
 
@@ -111,7 +111,7 @@ class Image:
         return short_id(self.id)
 
 
-@dataclass(frozen=True)
+@frozen
 class HistoryItem:
     """One row of `docker history`."""
 
@@ -121,7 +121,7 @@ class HistoryItem:
     references: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Progress:
     """One message of a pull or load, with the fields of Docker's JSON stream."""
 
@@ -131,7 +131,7 @@ class Progress:
     total: int | None = None  # bytes expected
 
 
-@dataclass(frozen=True)
+@frozen
 class Removed:
     """One record of an image removal: exactly one of the two is set."""
 
@@ -139,7 +139,7 @@ class Removed:
     deleted: str = ""  # image id or layer digest
 
 
-@dataclass(frozen=True)
+@frozen
 class ImageUse:
     """A container that was made from an image."""
 
@@ -147,7 +147,7 @@ class ImageUse:
     running: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class HelperResult:
     """How a helper program ended."""
 

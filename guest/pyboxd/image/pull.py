@@ -7,10 +7,10 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from pyboxd.errors import InvalidArgument, NotFound, PyboxdError
+from pyboxd.frozen import frozen
 from pyboxd.image import config as codec
 from pyboxd.image.distribution import Document, Registry
 from pyboxd.image.images import Images
@@ -26,7 +26,7 @@ STEP = 512 * 1024  # bytes between two messages of progress
 _VARIANTS = {"arm64": ("v8", ""), "amd64": ("", "v1")}
 
 
-@dataclass(frozen=True)
+@frozen
 class Blob:
     """A descriptor of a manifest."""
 
@@ -34,7 +34,7 @@ class Blob:
     size: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Manifest:
     """One image in a registry; `digest` is what the reference was pulled by (an index's when there is one)."""
 

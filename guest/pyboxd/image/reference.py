@@ -10,9 +10,9 @@ Grammar and messages follow github.com/distribution/reference (reference.go, nor
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 
 DEFAULT_DOMAIN = "docker.io"
 _OLD_DEFAULT_DOMAIN = "index.docker.io"
@@ -33,7 +33,7 @@ _HEX_ID = re.compile(r"[a-f0-9]{64}")
 _DIGEST_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 
 
-@dataclass(frozen=True)
+@frozen
 class Reference:
     """A normalised reference; `tag` and `digest` are "" when absent."""
 

@@ -10,16 +10,16 @@ import asyncio
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tarfile
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from io import RawIOBase
 from typing import Any
 
 from pyboxd import locations
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 from pyboxd.image import config as codec
 from pyboxd.image.compression import decompressed, detect
 from pyboxd.image.digest import StreamDigest
@@ -39,7 +39,7 @@ _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _INDEX = "application/vnd.oci.image.index.v1+json"
 
 
-@dataclass(frozen=True)
+@frozen
 class _Entry:
     """One image of an archive: names of members, and the references it shall get."""
 
@@ -130,7 +130,7 @@ async def load(
     images: Images, chunks: AsyncIterator[bytes], progress: ProgressSink, *, temporary: str = locations.TEMPORARY
 ) -> list[str]:
     """Add all images of an archive; the reference (or id) of each. InvalidArgument for what is no such archive."""
-    folder = f"{temporary}/load-{uuid.uuid4().hex}"
+    folder = f"{temporary}/load-{secrets.token_hex(16)}"
     os.makedirs(folder)
     try:
         spool = _Spool(folder)

@@ -10,7 +10,8 @@ import ctypes
 import struct
 from collections.abc import Iterable
 from ctypes import c_char, c_char_p, c_int, c_uint32, c_uint64, c_void_p
-from dataclasses import dataclass
+
+from pyboxd.frozen import frozen
 
 from . import constants as k
 from .libc import system_call
@@ -31,7 +32,7 @@ _INSTRUCTION = struct.Struct("<BBhi")
 _R0, _R1, _R2, _R3, _R4, _R5 = range(6)
 
 
-@dataclass(frozen=True)
+@frozen
 class AllowRule:
     """Devices that may be used; `kind` is "a" (any), "b" or "c"; None is any number; `access` of "rwm"."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import struct
 from ctypes import c_char_p, c_int, c_uint
-from dataclasses import dataclass
+
+from pyboxd.frozen import frozen
 
 from . import constants as k
 from .libc import function
@@ -16,7 +17,7 @@ _rm_watch = function("inotify_rm_watch", c_int, c_int)
 _EVENT = struct.Struct("=iIII")
 
 
-@dataclass(frozen=True)
+@frozen
 class Event:
     """One change; `name` is empty when the watched thing itself changed."""
 

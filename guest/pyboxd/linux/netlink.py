@@ -17,8 +17,9 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
+
+from pyboxd.frozen import frozen
 
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
@@ -79,7 +80,7 @@ _ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg
 _RECEIVE = 64 * 1024
 
 
-@dataclass(frozen=True)
+@frozen
 class Request:
     """One rtnetlink message; `what` finishes the sentence "cannot …" of its error."""
 
@@ -89,7 +90,7 @@ class Request:
     what: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Message:
     """One message of an answer, without its header."""
 
@@ -99,7 +100,7 @@ class Message:
     payload: bytes
 
 
-@dataclass(frozen=True)
+@frozen
 class Link:
     """A network device. `master` is the index of its bridge, or 0."""
 
@@ -112,7 +113,7 @@ class Link:
     master: int
 
 
-@dataclass(frozen=True)
+@frozen
 class InterfaceAddress:
     """An IPv4 address of a device."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_uint, c_uint16, c_void_p
-from dataclasses import dataclass
+
+from pyboxd.frozen import frozen
 
 from . import constants as k
 from .libc import system_call
@@ -24,7 +25,7 @@ WITH_NUMBER = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
 COMPARISONS = frozenset(f"SCMP_CMP_{name}" for name in ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"))
 
 
-@dataclass(frozen=True)
+@frozen
 class Comparison:
     """A condition on one argument of a call, unsigned and 64 bits wide.
 
@@ -37,7 +38,7 @@ class Comparison:
     second: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class Rule:
     """What to do with some calls, if all the comparisons hold. `number` is the errno or the tracer's datum."""
 
@@ -47,7 +48,7 @@ class Rule:
     comparisons: tuple[Comparison, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Filter:
     """A whole filter for processes of these `machines` ("x86_64", "x86", "aarch64", "arm"); others are killed."""
 

@@ -10,11 +10,11 @@ start, because jumps go forward only: whatever a jump leads to has its place alr
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from .seccomp import Comparison, Filter, Rule, verdict
 
@@ -34,32 +34,34 @@ _NR, _ARCH, _ARGUMENTS = 0, 4, 16
 _LOW, _HIGH = 0, 4
 
 
-@dataclass(frozen=True)
+# Plain classes, compared by identity: a filter has hundreds of nodes, and a verdict is made only once.
 class _Return:
-    value: int
+    def __init__(self, value: int) -> None:
+        self.value = value
 
 
-@dataclass(frozen=True, eq=False)
 class _Load:
-    offset: int
-    then: _Node
+    def __init__(self, offset: int, then: _Node) -> None:
+        self.offset = offset
+        self.then = then
 
 
-@dataclass(frozen=True, eq=False)
 class _And:
-    mask: int
-    then: _Node
+    def __init__(self, mask: int, then: _Node) -> None:
+        self.mask = mask
+        self.then = then
 
 
-@dataclass(frozen=True, eq=False)
 class _Test:
-    opcode: int
-    value: int
-    if_true: _Node
-    if_false: _Node
+    def __init__(self, opcode: int, value: int, if_true: _Node, if_false: _Node) -> None:
+        self.opcode = opcode
+        self.value = value
+        self.if_true = if_true
+        self.if_false = if_false
 
 
 _Node = _Return | _Load | _And | _Test
+_returning = functools.cache(_Return)
 _Ranges = list[tuple[int, _Node]]  # where each begins; it ends where the next one begins
 
 
@@ -68,7 +70,7 @@ def compile_filter(wanted: Filter) -> bytes:
     with open(os.path.join(os.path.dirname(__file__), _NUMBERS_FILE), encoding="ascii") as file:
         table = json.load(file)
     numbers: dict[str, list[int | None]] = table["numbers"]
-    node: _Node = _Return(_KILL)
+    node: _Node = _returning(_KILL)
     for machine in reversed(wanted.machines):
         column = table["machines"].index(machine)
         calls = _by_number(wanted.rules, numbers, column)
@@ -88,7 +90,7 @@ def _by_number(rules: Sequence[Rule], numbers: dict[str, list[int | None]], colu
 
 
 def _calls(calls: dict[int, list[Rule]], wanted: Filter) -> _Node:
-    default = _Return(verdict(wanted.default_action, wanted.default_number))
+    default = _returning(verdict(wanted.default_action, wanted.default_number))
     ranges: _Ranges = [(0, default)]
     for number in sorted(calls):
         if ranges[-1][0] == number:
@@ -118,13 +120,13 @@ def _one_call(rules: list[Rule], default: _Return) -> _Node:
     """The verdict on one call. A rule without a condition decides; of several with one, the first that holds."""
     for rule in rules:
         if not rule.comparisons:
-            return _Return(verdict(rule.action, rule.number))
+            return _returning(verdict(rule.action, rule.number))
     simple = _small_values(rules, default)
     if simple:
         return simple
     node: _Node = default
     for rule in reversed(rules):
-        action: _Node = _Return(verdict(rule.action, rule.number))
+        action: _Node = _returning(verdict(rule.action, rule.number))
         for comparison in reversed(rule.comparisons):
             action = _compare(comparison, action, node)
         node = action
@@ -145,7 +147,7 @@ def _small_values(rules: list[Rule], default: _Return) -> _Node | None:
             return None
         is_equal = comparison.operator == "SCMP_CMP_EQ"
         values.append((comparison.value if is_equal else 0, comparison.value + is_equal))
-    yes = _Return(verdict(first.action, first.number))
+    yes = _returning(verdict(first.action, first.number))
     ranges: _Ranges = [(0, default)]
     for begin, end in sorted(values):
         if begin <= ranges[-1][0]:  # goes on where the last one ended, or overlaps it

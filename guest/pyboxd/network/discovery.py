@@ -7,9 +7,9 @@ on the default bridge have no such server.
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from pyboxd.frozen import frozen
 from pyboxd.linux.nftables import Nftables
 from pyboxd.network import files
 from pyboxd.network.dns import DnsServer
@@ -31,7 +31,7 @@ table ip pybox_dns {{
 """
 
 
-@dataclass(frozen=True)
+@frozen
 class _Zone:
     """What one container may ask; looked up anew for every question, as containers come and go."""
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address
+
+from pyboxd.frozen import frozen
 
 A = 1
 PTR = 12
@@ -33,7 +34,7 @@ UDP_LIMIT = 512
 LIFETIME = 10
 
 
-@dataclass(frozen=True)
+@frozen
 class Query:
     """A question: the message's head and its only question. `name` is lower case, without the last dot."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 
 HOST_ADDRESS = "10.0.2.2"  # the user's system, as the guest and all containers see it
 DEFAULT_NAMESERVER = "10.0.2.3"
@@ -26,7 +26,7 @@ ff02::2\tip6-allrouters
 """
 
 
-@dataclass(frozen=True)
+@frozen
 class Resolver:
     """What a resolv.conf says."""
 

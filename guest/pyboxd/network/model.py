@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
 
+from pyboxd.frozen import frozen
 from pyboxd.model import EMPTY, PublishedPort
 
 
@@ -24,7 +24,7 @@ class PortPublisher(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@frozen
 class NetworkRequest:
     """A network to create; what is "" or None is chosen."""
 
@@ -35,11 +35,11 @@ class NetworkRequest:
     ip_range: str = ""
     internal: bool = False
     attachable: bool = False
-    labels: Mapping[str, str] = field(default_factory=lambda: EMPTY)
-    options: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    labels: Mapping[str, str] = EMPTY
+    options: Mapping[str, str] = EMPTY
 
 
-@dataclass(frozen=True)
+@frozen
 class Network:
     """A network. `subnet`, `gateway` and `bridge` are only there for the driver `bridge`."""
 
@@ -53,8 +53,8 @@ class Network:
     bridge: str = ""  # name of its device in the guest
     internal: bool = False
     attachable: bool = False
-    labels: Mapping[str, str] = field(default_factory=lambda: EMPTY)
-    options: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    labels: Mapping[str, str] = EMPTY
+    options: Mapping[str, str] = EMPTY
 
     @property
     def predefined(self) -> bool:
@@ -64,7 +64,7 @@ class Network:
 PREDEFINED = ("bridge", "host", "none")
 
 
-@dataclass(frozen=True)
+@frozen
 class Wishes:
     """What a container wants of its place in a network; "" is chosen."""
 
@@ -73,7 +73,7 @@ class Wishes:
     names: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Endpoint:
     """A container's place in a network, as the store keeps it."""
 
@@ -92,7 +92,7 @@ class Endpoint:
         return self.names[0] if self.names else self.container_id[:12]
 
 
-@dataclass(frozen=True)
+@frozen
 class Sandbox:
     """A container's network namespace, as the store keeps it."""
 
@@ -101,7 +101,7 @@ class Sandbox:
     resolvers: tuple[str, ...] = ()  # `--dns`: asked by the embedded DNS instead of the guest's
 
 
-@dataclass(frozen=True)
+@frozen
 class Port:
     """A published port, as the store keeps it."""
 
@@ -125,7 +125,7 @@ class Port:
         )
 
 
-@dataclass(frozen=True)
+@frozen
 class Attachment:
     """What a container got from one network."""
 

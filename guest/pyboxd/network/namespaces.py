@@ -15,10 +15,10 @@ import os
 import secrets
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
 
 from pyboxd import locations
+from pyboxd.frozen import frozen
 from pyboxd.linux import mount, namespaces, netlink
 from pyboxd.linux.constants import CLONE_NEWNET, MNT_DETACH, MS_BIND
 
@@ -38,7 +38,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@frozen
 class Namespace:
     """A namespace that was taken, with a socket that configures it from any thread."""
 

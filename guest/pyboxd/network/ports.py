@@ -5,13 +5,13 @@ The host is asked first: its refusal is the caller's error, and nothing is left 
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from ipaddress import IPv4Address
 
 from pyboxd.errors import NotImplementedHere, PyboxdError, SystemFailure
+from pyboxd.frozen import replace
 from pyboxd.model import PortRequest, PublishedPort
 from pyboxd.network import allocation, rules
 from pyboxd.network.bridge import Fabric
@@ -108,7 +108,7 @@ class Ports:
         taken = any(
             other.reachable and (other.protocol, other.host_port) == key for other in (*others, *self._state.ports())
         )
-        return dataclasses.replace(port, reachable=port.reachable and not taken)
+        return replace(port, reachable=port.reachable and not taken)
 
     @contextmanager
     def _guest_ports(self, requests: Sequence[PortRequest]) -> Iterator[tuple[int, ...]]:

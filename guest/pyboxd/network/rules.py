@@ -21,15 +21,16 @@ of the set `local` instead of `fib`, which would need four more kernel modules.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+
+from pyboxd.frozen import frozen
 
 FAMILY = "inet"
 TABLE = f"{FAMILY} pybox"
 UPLINK = "eth0"  # the guest's only network card
 
 
-@dataclass(frozen=True)
+@frozen
 class BridgeRules:
     """A network as the packet rules see it."""
 
@@ -39,7 +40,7 @@ class BridgeRules:
     internal: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class PortRules:
     """A published port as the packet rules see it."""
 

@@ -7,12 +7,12 @@ machine finds all, and no container's start waits for a disk.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from pyboxd.database import Database, Row
+from pyboxd.frozen import replace
 from pyboxd.network.model import Endpoint, Network, Port, Sandbox
 
 _NETWORKS = """
@@ -198,7 +198,7 @@ class StateStore:
         self._database.execute(
             "UPDATE network_ports SET bound_ip = ? WHERE protocol = ? AND guest_port = ?", (bound_ip, *_key(port))
         )
-        self._ports[_key(port)] = dataclasses.replace(port, bound_ip=bound_ip)
+        self._ports[_key(port)] = replace(port, bound_ip=bound_ip)
 
     def remove_ports(self, container_id: str) -> None:
         if ports := self.ports(container_id):

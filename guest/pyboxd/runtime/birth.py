@@ -7,10 +7,10 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pyboxd import locations
 from pyboxd.errors import Conflict
+from pyboxd.frozen import frozen
 from pyboxd.linux import constants as k
 from pyboxd.linux import namespaces
 
@@ -20,7 +20,7 @@ from .plan import Plan, ProcessSpec, filtered, make_exec_plan, make_plan
 from .spec import ContainerSpec, ExecSpec
 
 
-@dataclass(frozen=True)
+@frozen
 class Child:
     """A first process that is following its plan; descriptors are -1 where there is none."""
 

@@ -135,6 +135,7 @@ class Process:
         """Return when it is made, and could be executed. StartFailure, SystemFailure."""
         answer = await self._answer
         if answer.failure is not None:
+            self._control.close()
             raise start_failure(answer.failure, self._is_exec)
         self.pid, self.cgroup, self.started = answer.pid, answer.cgroup, answer.started
 

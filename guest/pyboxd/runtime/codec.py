@@ -10,16 +10,15 @@ import json
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, TypeVar
 
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import defaults_of, is_frozen, names
 
 T = TypeVar("T")
 Decoder = Callable[[Any, str], Any]
 _PRIMITIVES = (str, int, float, bool)
 _decoders: dict[Any, Decoder] = {}
-_default_values: dict[Any, dict[str, Any]] = {}
 
 
 def dumps(value: Any, sparse: bool = False) -> bytes:
@@ -56,22 +55,15 @@ def encode(value: Any, sparse: bool = False) -> Any:
         return sorted(value)
     if isinstance(value, tuple):
         return [encode(item, sparse) for item in value]
-    if is_dataclass(value):
-        defaults = _defaults(type(value)) if sparse else {}
+    if is_frozen(value):
+        contents = vars(value)
+        defaults = defaults_of(value) if sparse else {}
         return {
-            name: encode(content, sparse)
-            for name, content in vars(value).items()
-            if name not in defaults or content != defaults[name]
+            name: encode(contents[name], sparse)
+            for name in names(value)
+            if name not in defaults or contents[name] != defaults[name]
         }
     raise TypeError(f"cannot encode {type(value).__name__}")
-
-
-def _defaults(kind: Any) -> dict[str, Any]:
-    found = _default_values.get(kind)
-    if found is None:
-        found = {item.name: item.default for item in fields(kind) if item.default is not MISSING}
-        _default_values[kind] = found
-    return found
 
 
 def decoder(kind: Any) -> Decoder:
@@ -86,7 +78,7 @@ def _make_decoder(kind: Any) -> Decoder:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind in _PRIMITIVES:
         return _primitive(kind)
-    if is_dataclass(kind):
+    if is_frozen(kind):
         return _object(kind)
     if origin is types.UnionType:
         (inner,) = (argument for argument in arguments if argument is not type(None))
@@ -141,8 +133,8 @@ def _list(value: Any, place: str) -> list[Any]:
 
 def _object(kind: Any) -> Decoder:
     hints = typing.get_type_hints(kind)
-    inners = {item.name: decoder(hints[item.name]) for item in fields(kind)}
-    needed = {i.name for i in fields(kind) if i.default is MISSING and i.default_factory is MISSING}
+    inners = {name: decoder(hints[name]) for name in names(kind)}
+    needed = inners.keys() - defaults_of(kind).keys()
 
     def decode(value: Any, place: str) -> Any:
         if not isinstance(value, dict):

@@ -9,8 +9,8 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from pyboxd.frozen import frozen
 from pyboxd.linux import bpf_devices
 from pyboxd.linux import constants as k
 from pyboxd.linux import mount as mounts
@@ -96,7 +96,7 @@ def _is_device(node: os.stat_result) -> bool:
     return stat.S_ISCHR(node.st_mode) or stat.S_ISBLK(node.st_mode)
 
 
-@dataclass(frozen=True)
+@frozen
 class FindDevice(Operation):
     """Look at a device of the guest, or a folder of devices, before the guest is out of sight."""
 
@@ -110,7 +110,7 @@ class FindDevice(Operation):
         context.nodes += _nodes_below(self.source, self.target)
 
 
-@dataclass(frozen=True)
+@frozen
 class FindAllDevices(Operation):
     """What `--privileged` gives: every device node of the guest."""
 
@@ -127,7 +127,7 @@ class FindAllDevices(Operation):
                     context.nodes += _nodes_below(entry.path, entry.path)
 
 
-@dataclass(frozen=True)
+@frozen
 class MakeNodes(Operation):
     """Fill the container's new /dev; the file system is ours, so no path of the image is involved."""
 
@@ -142,7 +142,7 @@ class MakeNodes(Operation):
             os.symlink(text, name, dir_fd=context.dev_fd)
 
 
-@dataclass(frozen=True)
+@frozen
 class CopyNodes(Operation):
     """Make the nodes of the devices that were looked at."""
 
@@ -162,7 +162,7 @@ class CopyNodes(Operation):
                 os.close(above)
 
 
-@dataclass(frozen=True)
+@frozen
 class OpenTerminal(Operation):
     """Make a pseudo-terminal of the container's own, hand its master to the monitor and keep the slave.
 

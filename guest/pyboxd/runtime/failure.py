@@ -6,9 +6,9 @@ The docker CLI chooses its own exit status 125, 126 or 127 by these texts, so th
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument, SystemFailure
+from pyboxd.frozen import frozen
 
 _CREATE = (
     "failed to create task for container: failed to create shim task: OCI runtime create failed: "
@@ -29,7 +29,7 @@ class CommandFailure(InvalidArgument, StartFailure):
     """The command itself was the reason: not there (127), or there and not to be executed (126)."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Failure:
     """A failure on its way from the container's first process to the engine.
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 from pyboxd.linux import constants as k
 from pyboxd.linux import mount as mounts
 from pyboxd.linux import namespaces
@@ -32,7 +32,7 @@ PROC_EXCEPTIONS = frozenset(
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class DetachFromHost(Operation):
     """Make the copied mounts independent of the guest's: "private", or "slave" to still receive its mounts."""
 
@@ -45,7 +45,7 @@ class DetachFromHost(Operation):
         mounts.mount("", "/", flags=k.MS_REC | PROPAGATIONS[self.propagation])
 
 
-@dataclass(frozen=True)
+@frozen
 class TakeNull(Operation):
     """Take the guest's /dev/null along, to mask files with: one that no image can have swapped."""
 
@@ -59,7 +59,7 @@ class TakeNull(Operation):
             raise OSError(22, "the guest's /dev/null is no null device")
 
 
-@dataclass(frozen=True)
+@frozen
 class TakeBind(Operation):
     """Open the source of bind mount `number` as a mount of its own, with its flags set."""
 
@@ -85,7 +85,7 @@ class TakeBind(Operation):
         context.binds[self.number] = tree
 
 
-@dataclass(frozen=True)
+@frozen
 class TakeSharedMemory(Operation):
     """Take the /dev/shm of the process whose ipc namespace is shared."""
 
@@ -111,7 +111,7 @@ class TakeSharedMemory(Operation):
             os.close(own)
 
 
-@dataclass(frozen=True)
+@frozen
 class MountRoot(Operation):
     """Mount the overlay over an empty place that nobody else sees; from now on it is the root to be."""
 
@@ -131,7 +131,7 @@ class MountRoot(Operation):
         os.close(place)
 
 
-@dataclass(frozen=True)
+@frozen
 class EnterRoot(Operation):
     """Make the new root the root, and the guest's tree invisible."""
 
@@ -145,7 +145,7 @@ class EnterRoot(Operation):
         os.chdir("/")
 
 
-@dataclass(frozen=True)
+@frozen
 class MountSpecial(Operation):
     """Mount one of the kernel's file systems, which must be on an ordinary directory.
 
@@ -174,7 +174,7 @@ class MountSpecial(Operation):
             os.close(made)
 
 
-@dataclass(frozen=True)
+@frozen
 class MountTemporary(Operation):
     """A tmpfs that the user asked for; links to its place are followed inside the root."""
 
@@ -197,7 +197,7 @@ class MountTemporary(Operation):
         os.close(made)
 
 
-@dataclass(frozen=True)
+@frozen
 class PlaceBind(Operation):
     """Attach bind mount `number` where the container wants it."""
 
@@ -221,7 +221,7 @@ class PlaceBind(Operation):
         os.close(tree)
 
 
-@dataclass(frozen=True)
+@frozen
 class MaskPath(Operation):
     """Hide a file behind /dev/null, a directory behind an empty read-only one; nothing if it is not there."""
 
@@ -243,7 +243,7 @@ class MaskPath(Operation):
                 _attach(_one_more(context, context.null_fd), place)
 
 
-@dataclass(frozen=True)
+@frozen
 class MakeReadonly(Operation):
     """Make a path read-only by mounting it on itself; nothing if it is not there."""
 
@@ -261,7 +261,7 @@ class MakeReadonly(Operation):
             os.close(tree)
 
 
-@dataclass(frozen=True)
+@frozen
 class MakeDirectory(Operation):
     """Make the working directory if the image has none."""
 
@@ -277,7 +277,7 @@ class MakeDirectory(Operation):
         os.close(make_in_root(context.root_fd, self.path))
 
 
-@dataclass(frozen=True)
+@frozen
 class MakeRootReadonly(Operation):
     """`--read-only`: the root itself, not what is mounted in it."""
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import array
 import socket
-from dataclasses import dataclass
+
+from pyboxd.frozen import frozen
 
 from . import codec
 from .failure import Failure
@@ -21,7 +22,7 @@ from .failure import Failure
 _MAX_MESSAGE = 65536
 
 
-@dataclass(frozen=True)
+@frozen
 class Message:
     """One message of the table; `descriptor` is -1 when none came along."""
 
@@ -30,7 +31,7 @@ class Message:
     descriptor: int = -1
 
 
-@dataclass(frozen=True)
+@frozen
 class Packet:
     """A message as it is sent."""
 

@@ -15,9 +15,9 @@ import struct
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pyboxd.errors import SystemFailure
+from pyboxd.frozen import frozen
 from pyboxd.linux import process
 
 from . import codec
@@ -31,7 +31,7 @@ MAX_OUTPUT = 64 << 20  # bytes per stream; a helper that says more is killed
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Job:
     """A program with its arguments; `timeout` in seconds."""
 

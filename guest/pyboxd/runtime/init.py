@@ -11,10 +11,10 @@ import signal
 import socket
 import sys
 import traceback
-from dataclasses import dataclass
 from typing import NoReturn
 
 from pyboxd.errors import PyboxdError
+from pyboxd.frozen import frozen
 from pyboxd.linux import caps, seccomp
 
 from . import handshake
@@ -26,7 +26,7 @@ from .spec import DEFAULT_PATH, ContainerSpec
 _SEARCH_GOES_ON = (FileNotFoundError, NotADirectoryError, PermissionError)
 
 
-@dataclass(frozen=True)
+@frozen
 class Birth:
     """What the first process needs beyond its spec."""
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
 
 from pyboxd import locations
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 from pyboxd.linux import caps
 from pyboxd.linux import constants as k
 from pyboxd.linux.mount import Option
@@ -51,7 +51,7 @@ _SHARED_IPC = re.compile(r"/proc/(\d+)/ns/ipc\Z")
 ProcessSpec = ContainerSpec | ExecSpec
 
 
-@dataclass(frozen=True)
+@frozen
 class Plan:
     """Namespaces that the first process is born into, and what it does then."""
 

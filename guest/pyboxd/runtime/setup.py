@@ -8,8 +8,8 @@ import os
 import resource
 import socket
 import struct
-from dataclasses import dataclass
 
+from pyboxd.frozen import frozen
 from pyboxd.linux import caps, namespaces, process
 from pyboxd.linux import constants as k
 from pyboxd.linux.inroot import open_in_root
@@ -30,7 +30,7 @@ _IFREQ = struct.Struct("16sH14x")
 _PROC_SYS_RULES = k.RESOLVE_NO_SYMLINKS | k.RESOLVE_BENEATH | k.RESOLVE_NO_XDEV
 
 
-@dataclass(frozen=True)
+@frozen
 class Harden(Operation):
     """Be out of reach for processes that may already be in the namespaces that are entered."""
 
@@ -41,7 +41,7 @@ class Harden(Operation):
         process.prctl(k.PR_SET_DUMPABLE, 0)
 
 
-@dataclass(frozen=True)
+@frozen
 class EnterNamespace(Operation):
     """Enter a namespace that exists."""
 
@@ -55,7 +55,7 @@ class EnterNamespace(Operation):
         namespaces.enter_path(self.path, NAMESPACES[self.kind])
 
 
-@dataclass(frozen=True)
+@frozen
 class JoinContainer(Operation):
     """Enter all namespaces of a running container but its pid namespace, which the monitor chose for us."""
 
@@ -69,7 +69,7 @@ class JoinContainer(Operation):
         context.root_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
 
 
-@dataclass(frozen=True)
+@frozen
 class NewCgroupNamespace(Operation):
     """Make the container's cgroup the top of all cgroups it can see."""
 
@@ -80,7 +80,7 @@ class NewCgroupNamespace(Operation):
         namespaces.unshare(k.CLONE_NEWCGROUP)
 
 
-@dataclass(frozen=True)
+@frozen
 class SetNames(Operation):
     """Host name and domain name."""
 
@@ -97,7 +97,7 @@ class SetNames(Operation):
             process.setdomainname(self.domainname)
 
 
-@dataclass(frozen=True)
+@frozen
 class LoopbackUp(Operation):
     """Bring the loopback interface up."""
 
@@ -111,7 +111,7 @@ class LoopbackUp(Operation):
             fcntl.ioctl(probe, k.SIOCSIFFLAGS, _IFREQ.pack(b"lo", flags | k.IFF_UP))
 
 
-@dataclass(frozen=True)
+@frozen
 class SetSysctl(Operation):
     """Write a kernel parameter through the container's own /proc, mounted a moment ago by ourselves."""
 
@@ -130,7 +130,7 @@ class SetSysctl(Operation):
             os.close(descriptor)
 
 
-@dataclass(frozen=True)
+@frozen
 class SetRlimit(Operation):
     """A resource limit under getrlimit(2)'s name; -1 is no limit."""
 
@@ -152,7 +152,7 @@ class SetRlimit(Operation):
             raise OSError(22, str(error)) from error
 
 
-@dataclass(frozen=True)
+@frozen
 class SetOomScore(Operation):
     """How willingly the kernel kills this process when memory is short, -1000 to 1000."""
 
@@ -169,7 +169,7 @@ class SetOomScore(Operation):
             os.close(descriptor)
 
 
-@dataclass(frozen=True)
+@frozen
 class FindUser(Operation):
     """Look the user up in the container's own files."""
 
@@ -186,7 +186,7 @@ class FindUser(Operation):
         context.identity = users.resolve(self.user, self.groups_add, passwd, group)
 
 
-@dataclass(frozen=True)
+@frozen
 class EnterDirectory(Operation):
     """Go to the working directory, by a way that no magic link of /proc can be on."""
 
@@ -206,7 +206,7 @@ class EnterDirectory(Operation):
             raise OSError(2, "the working directory is outside the container's root")
 
 
-@dataclass(frozen=True)
+@frozen
 class TakeTerminal(Operation):
     """Start a session with the terminal as its controlling terminal, and as stdin, stdout and stderr."""
 
@@ -221,7 +221,7 @@ class TakeTerminal(Operation):
         os.close(context.terminal_fd)
 
 
-@dataclass(frozen=True)
+@frozen
 class NewSession(Operation):
     """Start a session without a terminal."""
 
@@ -232,7 +232,7 @@ class NewSession(Operation):
         os.setsid()
 
 
-@dataclass(frozen=True)
+@frozen
 class CloseDescriptors(Operation):
     """Close all that is open but stdio and the handshake: nothing of the guest is left to climb out by."""
 
@@ -244,7 +244,7 @@ class CloseDescriptors(Operation):
         context.root_fd = os.open("/", os.O_PATH | os.O_CLOEXEC)
 
 
-@dataclass(frozen=True)
+@frozen
 class BecomeUser(Operation):
     """Give stdio to the user, limit what any program can ever be allowed, become the user.
 

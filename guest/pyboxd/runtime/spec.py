@@ -6,7 +6,7 @@ JSON and back. Sizes are bytes, times are microseconds where the name says `_us`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from pyboxd.frozen import frozen
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHM_SIZE = 64 << 20
@@ -50,7 +50,7 @@ MASKED_PATHS = (
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
-@dataclass(frozen=True)
+@frozen
 class RootFilesystem:
     """An overlay: read-only directories, top first, below one writable directory.
 
@@ -64,7 +64,7 @@ class RootFilesystem:
     volatile: bool = False  # nothing written becomes durable: for what is thrown away after a crash
 
 
-@dataclass(frozen=True)
+@frozen
 class Mount:
     """One mount of the user's, or one that the engine adds (`/etc/hosts`).
 
@@ -83,7 +83,7 @@ class Mount:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Device:
     """A device node of the guest that the container gets; `permissions` is a subset of "rwm"."""
 
@@ -92,7 +92,7 @@ class Device:
     permissions: str = "rwm"
 
 
-@dataclass(frozen=True)
+@frozen
 class DeviceRule:
     """A rule of `--device-cgroup-rule`: `kind` is "a", "b" or "c"; a number of None means any."""
 
@@ -102,7 +102,7 @@ class DeviceRule:
     permissions: str = "rwm"
 
 
-@dataclass(frozen=True)
+@frozen
 class Rlimit:
     """A resource limit; `name` as Docker writes it ("nofile"), -1 is no limit."""
 
@@ -111,7 +111,7 @@ class Rlimit:
     hard: int
 
 
-@dataclass(frozen=True)
+@frozen
 class IoLimit:
     """Limits of one block device, named by a path of the guest; None is no limit. Bytes and requests a second."""
 
@@ -122,7 +122,7 @@ class IoLimit:
     write_iops: int | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Resources:
     """Limits of a container's cgroup; None, 0 and "" mean: not set. -1 means: no limit.
 
@@ -142,7 +142,7 @@ class Resources:
     blkio_weight: int | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class LogSettings:
     """Where output is kept: "json-file" and "local" write Docker's JSON lines, "none" keeps nothing.
 
@@ -156,7 +156,7 @@ class LogSettings:
     max_file: int = 1
 
 
-@dataclass(frozen=True)
+@frozen
 class ContainerSpec:
     """A container's first process and everything around it.
 
@@ -196,15 +196,15 @@ class ContainerSpec:
     readonly_paths: tuple[str, ...] = READONLY_PATHS
     rlimits: tuple[Rlimit, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
-    resources: Resources = field(default_factory=Resources)
+    resources: Resources = Resources()
     cgroup_parent: str = DEFAULT_CGROUP_PARENT
     oom_score_adj: int = 0
     shm_size: int = DEFAULT_SHM_SIZE
     init: bool = False
-    log: LogSettings = field(default_factory=lambda: LogSettings(driver="none"))
+    log: LogSettings = LogSettings(driver="none")
 
 
-@dataclass(frozen=True)
+@frozen
 class ExecSpec:
     """Another process in a running container.
 
@@ -234,7 +234,7 @@ class ExecSpec:
     oom_score_adj: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class Exit:
     """How a process ended: its status, or 128 + the signal that killed it; `finished_at` is Unix time in seconds.
 
@@ -246,7 +246,7 @@ class Exit:
     finished_at: float
 
 
-@dataclass(frozen=True)
+@frozen
 class HelperResult:
     """What a helper program left: its exit status (128 + signal when killed) and its output."""
 

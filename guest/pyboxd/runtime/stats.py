@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from pyboxd.errors import NotFound
+from pyboxd.frozen import frozen
 
 _NO_LIMIT = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class BlockIo:
     """Traffic of one block device."""
 
@@ -23,7 +23,7 @@ class BlockIo:
     writes: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Stats:
     """One reading. Limits are 0 where there is none."""
 

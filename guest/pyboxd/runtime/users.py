@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 from pyboxd.linux.inroot import open_in_root
 
 MAX_ID = (1 << 31) - 1
 MAX_FILE = 1 << 20  # bytes of passwd or group that are looked at
 
 
-@dataclass(frozen=True)
+@frozen
 class Identity:
     """Who a process is."""
 
@@ -31,7 +31,7 @@ class Identity:
 ROOT = Identity(0, 0, (0,), "/")
 
 
-@dataclass(frozen=True)
+@frozen
 class _Account:
     name: bytes
     uid: int

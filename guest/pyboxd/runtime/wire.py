@@ -19,9 +19,9 @@ monitor died. EOF from the engine before `start` ends the container.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from pyboxd.errors import SystemFailure
+from pyboxd.frozen import frozen
 
 from .failure import Failure
 from .spec import ContainerSpec, ExecSpec
@@ -34,7 +34,7 @@ MAX_PAYLOAD = 8 << 20  # a spec with a large environment; data frames are far sm
 _HEADER = struct.Struct("!BI")
 
 
-@dataclass(frozen=True)
+@frozen
 class Request:
     """What the engine wants; `verb` says which of the other fields mean something."""
 
@@ -49,7 +49,7 @@ class Request:
     stderr: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """The monitor's answer: a failure, or (for `create`, `exec`, `hello`) what the monitor holds."""
 
@@ -59,7 +59,7 @@ class Answer:
     started: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class State:
     """Kept in the run directory, for the case that the monitor dies."""
 

@@ -12,11 +12,11 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 
 import h11
 
 from pyboxd.errors import InvalidArgument, NotFound, PyboxdError
+from pyboxd.frozen import frozen
 from pyboxd.server.connection import Connection, request_headers
 from pyboxd.server.message import ClientGone, Empty, Json, Query, Request, Response, percent_decode
 from pyboxd.server.routes import Route, Routes, split_version, version_tuple
@@ -26,13 +26,16 @@ WATCH = 0.5  # seconds between looks whether a client that has ended its input i
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@frozen
 class Identity:
     """What every response says about this engine, and which API versions it accepts."""
 
     server: str = "pybox/0.1.0 (linux)"
     api_version: str = "1.51"
     min_api_version: str = "1.24"
+
+
+_IDENTITY = Identity()
 
 
 class StreamProtocol(asyncio.StreamReaderProtocol):
@@ -82,7 +85,7 @@ def _hung_up(descriptor: int) -> bool:
 class Application:
     """Routes behind a listener, and behind any other stream."""
 
-    def __init__(self, routes: Sequence[Route], identity: Identity = Identity()) -> None:
+    def __init__(self, routes: Sequence[Route], identity: Identity = _IDENTITY) -> None:
         self._routes = Routes(routes)
         self._identity = identity
         self._newest = version_tuple(identity.api_version)

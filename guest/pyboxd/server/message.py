@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
 
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 
 JSON = "application/json"  # exactly: Docker's client compares the header with ==
 RAW_STREAM = "application/vnd.docker.raw-stream"
@@ -110,12 +110,14 @@ class Headers(Mapping[str, str]):
         return word.lower() in (part.strip().lower() for part in self.get(name, "").split(","))
 
 
-async def _no_body() -> AsyncIterator[bytes]:
-    return
-    yield b""
+class _NoBody(AsyncIterator[bytes]):
+    """The end of a body at once; can be read any number of times."""
+
+    async def __anext__(self) -> bytes:
+        raise StopAsyncIteration
 
 
-@dataclass(frozen=True)
+@frozen
 class Request:
     """One request. `path` is decoded and has no version prefix; `version` is (1, 51) for "/v1.51/…" and the
     newest one this engine has when the path names none. `parameters` are what the route's braces matched.
@@ -123,11 +125,11 @@ class Request:
 
     method: str
     path: str
-    query: Query = field(default_factory=Query)
-    headers: Headers = field(default_factory=Headers)
+    query: Query = Query()
+    headers: Headers = Headers()
     version: tuple[int, int] = (1, 51)
-    parameters: Mapping[str, str] = field(default_factory=lambda: NOTHING)
-    body: AsyncIterator[bytes] = field(default_factory=_no_body)
+    parameters: Mapping[str, str] = NOTHING
+    body: AsyncIterator[bytes] = _NoBody()
     """The request's body in pieces as they arrive; can be read once, also while a Stream response is running.
     Raises ClientGone when the client leaves before the body's end."""
 
@@ -167,34 +169,34 @@ class Channel(Protocol):
         """Close the sending side; the client may go on sending. Done anyhow when `run` returns."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Json:
     """A value as JSON."""
 
     value: object
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    headers: Mapping[str, str] = NOTHING
 
 
-@dataclass(frozen=True)
+@frozen
 class Empty:
     """A status and no body."""
 
     status: int = 204
-    headers: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    headers: Mapping[str, str] = NOTHING
 
 
-@dataclass(frozen=True)
+@frozen
 class Body:
     """Bytes of any type, e.g. `Body(b"OK", "text/plain; charset=utf-8")` for `_ping`."""
 
     data: bytes
     content_type: str
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    headers: Mapping[str, str] = NOTHING
 
 
-@dataclass(frozen=True)
+@frozen
 class Stream:
     """A body that is sent as it comes, chunked. If the client leaves, the iterator is cancelled and closed.
 
@@ -207,11 +209,11 @@ class Stream:
     chunks: AsyncIterator[bytes]
     content_type: str = JSON
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    headers: Mapping[str, str] = NOTHING
     eager: bool = True
 
 
-@dataclass(frozen=True)
+@frozen
 class Hijack:
     """Take the connection over. `content_type` is what an upgrading client is told (RAW_STREAM for a TTY and
     for API versions before 1.42, else MULTIPLEXED_STREAM); a client that did not ask for an upgrade is told

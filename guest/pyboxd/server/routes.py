@@ -7,12 +7,12 @@ longer than the rest of the engine's start.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from pyboxd.frozen import frozen
 from pyboxd.server.message import NOTHING, Handler
 
 
-@dataclass(frozen=True)
+@frozen
 class Route:
     """`pattern` is a path without version: "/containers/{id}/json". `{name:path}` takes one or more pieces
     (image names have slashes in them); a pattern has at most one such part.
@@ -23,7 +23,7 @@ class Route:
     handler: Handler
 
 
-@dataclass(frozen=True)
+@frozen
 class _Pattern:
     """Pieces before and after the `{…:path}` part; without such a part `rest` is "" and `after` empty."""
 

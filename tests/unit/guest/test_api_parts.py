@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +31,7 @@ from pyboxd.engine.model import (
 from pyboxd.engine.networking import Networking
 from pyboxd.engine.store import Store
 from pyboxd.errors import InvalidArgument, NotFound, NotImplementedHere, PyboxdError, SystemFailure
+from pyboxd.frozen import replace
 from pyboxd.image.builder.doors import BuildFailed, BuildOutput
 from pyboxd.image.model import Image, ImageDocument, Progress
 from pyboxd.model import PublishedPort, RegistryAuth, Share

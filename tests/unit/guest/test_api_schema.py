@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,6 +29,7 @@ from pyboxd.engine.model import (
     Ulimit,
 )
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import replace
 from pyboxd.model import Healthcheck, PublishedPort
 from pyboxd.runtime.stats import BlockIo, Stats
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -20,6 +19,7 @@ from pyboxd.engine.preparation import Preparation
 from pyboxd.engine.store import Store
 from pyboxd.engine.supervision import Processes, Supervisor
 from pyboxd.errors import Conflict, InvalidArgument, NotFound, NotModified, SystemFailure
+from pyboxd.frozen import replace
 from pyboxd.runtime.failure import StartFailure
 from pyboxd.runtime.spec import ContainerSpec, Exit, RootFilesystem
 

@@ -10,7 +10,6 @@ import tarfile
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,6 +39,7 @@ from pyboxd.engine.store import Store, Volume
 from pyboxd.engine.views import check_writable
 from pyboxd.engine.volumes import Volumes
 from pyboxd.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from pyboxd.frozen import replace
 from pyboxd.image.builder.places import Root, open_plain
 from pyboxd.image.tarread import TarError
 from pyboxd.model import Healthcheck, ImageConfig

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -21,6 +20,7 @@ from pyboxd.engine.model import (
 from pyboxd.engine.resources import resources
 from pyboxd.engine.specs import environment, merge_environment, rlimits
 from pyboxd.errors import Conflict, InvalidArgument
+from pyboxd.frozen import replace
 from pyboxd.linux import caps
 from pyboxd.model import Healthcheck, ImageConfig
 from pyboxd.runtime.spec import DEFAULT_CAPABILITIES, IoLimit, Rlimit
@@ -40,7 +40,7 @@ IMAGE = ImageConfig(
 
 def record(**changes: object) -> Record:
     made = Record("c" * 64, "name", 1, "sha256:1", "image", "linux", ContainerConfig(), HostConfig())
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)
 
 
 class TestMerge:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 import pytest
 
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 from pyboxd.runtime import codec
 from pyboxd.runtime.failure import Failure
 from pyboxd.runtime.spec import ContainerSpec, Exit, IoLimit, Mount, Resources, Rlimit, RootFilesystem
@@ -74,7 +74,7 @@ def test_the_wrong_place_is_named(change: dict[str, object], place: str) -> None
 
 
 def test_a_kind_that_json_has_no_word_for_is_a_bug() -> None:
-    @dataclass(frozen=True)
+    @frozen
     class Odd:
         data: bytes
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pyboxd import locations
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import replace
 from pyboxd.linux import caps
 from pyboxd.linux import constants as k
 from pyboxd.runtime import devices, filesystem, setup

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from pyboxd.api.fields import (
@@ -44,6 +43,7 @@ from pyboxd.engine.model import (
     WeightDevice,
 )
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import replace
 from pyboxd.model import Healthcheck
 
 HEALTHCHECK = Table(

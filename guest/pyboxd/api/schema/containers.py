@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from pyboxd.api.fields import JsonObject
 from pyboxd.api.schema.config import CONFIG, encode_host_config
 from pyboxd.engine.model import Health, MountPoint, NetworkView, Record, State, Status
 from pyboxd.engine.timestamps import rfc3339
+from pyboxd.frozen import frozen
 from pyboxd.model import PublishedPort
 
 _NANO = 10**9
 DRIVER = "overlay2"  # the name under which clients know overlayfs
 
 
-@dataclass(frozen=True)
+@frozen
 class Sizes:
     """Bytes: of the writable layer, and of all a container sees."""
 
@@ -23,7 +23,7 @@ class Sizes:
     whole: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Paths:
     """Places of a container's files in the guest."""
 

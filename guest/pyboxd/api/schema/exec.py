@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from pyboxd.api.fields import COMMAND, FLAG, TEXT, TEXTS, Field, JsonObject, Kind, Table
 from pyboxd.api.schema.config import CONSOLE_SIZE
 from pyboxd.engine.exec import Exec
 from pyboxd.engine.specs import ExecConfig
+from pyboxd.frozen import frozen, replace
 
 
-@dataclass(frozen=True)
+@frozen
 class ExecStart:
     """The body of POST /exec/{id}/start."""
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pyboxd.api.fields import FLAG, PAIRS, TEXT, Field, JsonObject, Table, given, read_list, read_object
 from pyboxd.api.schema.config import decode_endpoint
 from pyboxd.engine.model import EndpointConfig
 from pyboxd.engine.timestamps import rfc3339
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 from pyboxd.network.model import Endpoint, Network, NetworkRequest
 
 
-@dataclass(frozen=True)
+@frozen
 class Member:
     """A container's place in a network, with the container's name."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pyboxd.api.fields import JsonObject
 from pyboxd.engine.timestamps import rfc3339
+from pyboxd.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Release:
     """What this engine is."""
 
@@ -50,7 +50,7 @@ def version(release: Release) -> JsonObject:
     }
 
 
-@dataclass(frozen=True)
+@frozen
 class Facts:
     """What GET /info is made of beside the release."""
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pyboxd.api.fields import PAIRS, TEXT, Field, JsonObject, Table
 from pyboxd.engine.model import Pairs
 from pyboxd.engine.store import Volume
 from pyboxd.engine.timestamps import rfc3339
+from pyboxd.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class VolumeRequest:
     """The body of POST /volumes/create."""
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
-import uuid
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 
 from pyboxd import locations
 from pyboxd.database import Database
 from pyboxd.errors import InvalidArgument, SystemFailure
+from pyboxd.frozen import replace
 from pyboxd.image.builder import cachefrom, words
 from pyboxd.image.builder.arguments import GlobalArguments, platform_arguments
 from pyboxd.image.builder.cache import Cache
@@ -56,7 +56,7 @@ class Builder:
     async def build(self, request: BuildRequest, context: AsyncIterator[bytes], output: OutputSink) -> Image:
         """Build and tag. BuildFailed for a failed RUN, another PyboxdError for everything else that goes wrong."""
         tags = [parse_reference(tag).with_default_tag() for tag in request.tags]
-        folder = f"{self._temporary}/build-{uuid.uuid4().hex}"
+        folder = f"{self._temporary}/build-{secrets.token_hex(16)}"
         os.makedirs(f"{folder}/empty")
         os.chmod(f"{folder}/empty", 0o755)
         try:

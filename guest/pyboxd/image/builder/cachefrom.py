@@ -7,9 +7,9 @@ when everything before, the layers above all, is what this build has so far. It 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from pyboxd.errors import InvalidArgument, NotFound
+from pyboxd.frozen import replace
 from pyboxd.image import config as codec
 from pyboxd.image.builder.doors import ImageStore
 from pyboxd.image.layerstore import Layer

@@ -8,9 +8,9 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 from pyboxd.image.builder.accounts import owner_of
 from pyboxd.image.builder.contexttree import ContextTree
 from pyboxd.image.builder.ignore import Patterns
@@ -29,7 +29,7 @@ _PIECE = 256 * 1024
 _MAX_LINKS = 40  # as the kernel's own limit
 
 
-@dataclass(frozen=True)
+@frozen
 class Extra:
     """A file that is in no source tree: a here-document or a download."""
 
@@ -38,7 +38,7 @@ class Extra:
     downloaded: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class CopyPlan:
     """A COPY or ADD with all words expanded."""
 
@@ -60,7 +60,7 @@ class CopyPlan:
         return self.layers is not None and self.patterns == ("/",) and self.target == "/" and not changed
 
 
-@dataclass(frozen=True)
+@frozen
 class Found:
     """What a plan copies."""
 
@@ -68,7 +68,7 @@ class Found:
     digest: str  # "file:<hex>", "dir:<hex>", "multi:<hex>"
 
 
-@dataclass(frozen=True)
+@frozen
 class Destination:
     """Where to write: the layers of the image so far, and the step's own folders."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from pyboxd.errors import PyboxdError
+from pyboxd.frozen import frozen
 from pyboxd.image.layerstore import Layer
 from pyboxd.image.model import HistoryEntry, Image, Progress, ProgressSink
 from pyboxd.model import EMPTY, ImageConfig, RegistryAuth
@@ -23,14 +23,14 @@ class BuildFailed(PyboxdError):
         self.code = code
 
 
-@dataclass(frozen=True)
+@frozen
 class BuildRequest:
     """One build, as the query of `POST /build` describes it."""
 
     dockerfile: str = "Dockerfile"  # path inside the context
     tags: tuple[str, ...] = ()  # references that the result gets
-    args: BuildArguments = field(default_factory=lambda: NO_ARGUMENTS)  # None: named, but without a value
-    labels: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    args: BuildArguments = NO_ARGUMENTS  # None: named, but without a value
+    labels: Mapping[str, str] = EMPTY
     target: str = ""  # name or number of the last stage to build; "" is the last one
     no_cache: bool = False
     pull: bool = False  # ask the registry for base images even when they are here
@@ -45,7 +45,7 @@ class BuildRequest:
     auth: Callable[[str], RegistryAuth | None] = lambda _: None  # registry ("docker.io") -> credentials
 
 
-@dataclass(frozen=True)
+@frozen
 class BuildOutput:
     """One message of a build: exactly one of the three is set."""
 
@@ -57,7 +57,7 @@ class BuildOutput:
 OutputSink = Callable[[BuildOutput], None]
 
 
-@dataclass(frozen=True)
+@frozen
 class StepMount:
     """A mount that exists only while a RUN runs."""
 
@@ -69,7 +69,7 @@ class StepMount:
     mode: int = 0o1777  # of a tmpfs
 
 
-@dataclass(frozen=True)
+@frozen
 class RunStep:
     """One command to run in a container over the layers of the image so far."""
 

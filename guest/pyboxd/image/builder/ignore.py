@@ -9,9 +9,9 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 
 
 def read_patterns(data: bytes) -> list[str]:
@@ -33,7 +33,7 @@ def read_patterns(data: bytes) -> list[str]:
     return patterns
 
 
-@dataclass(frozen=True)
+@frozen
 class _Pattern:
     regex: re.Pattern[str]
     depth: int  # components; a match can only be at this many, or at any depth with `**`

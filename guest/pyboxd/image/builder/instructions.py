@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 from pyboxd.image.builder.durations import parse_duration
 from pyboxd.image.builder.parser import Heredoc, RawInstruction, fail, heredoc_start, json_list
 from pyboxd.image.builder.words import unquoted_words
@@ -21,7 +21,7 @@ _NOT_IN_ONBUILD = {"ONBUILD": "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allo
 _NEVER_TRIGGERS = ("FROM", "MAINTAINER")
 
 
-@dataclass(frozen=True)
+@frozen
 class Instruction:
     """What all instructions have."""
 
@@ -29,29 +29,29 @@ class Instruction:
     text: str  # the logical line as written
 
 
-@dataclass(frozen=True)
+@frozen
 class From(Instruction):
     base: str
     stage: str  # lower case, "" if it has no name
     platform: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Arg(Instruction):
     arguments: tuple[tuple[str, str | None], ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Env(Instruction):
     pairs: tuple[Pair, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Label(Instruction):
     pairs: tuple[Pair, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Command:
     """The arguments of RUN, CMD, ENTRYPOINT: words of the JSON form, or a line for the shell."""
 
@@ -59,7 +59,7 @@ class Command:
     shell: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class Run(Instruction):
     command: Command
     mounts: tuple[str, ...]
@@ -67,17 +67,17 @@ class Run(Instruction):
     heredocs: tuple[Heredoc, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Cmd(Instruction):
     command: Command
 
 
-@dataclass(frozen=True)
+@frozen
 class Entrypoint(Instruction):
     command: Command
 
 
-@dataclass(frozen=True)
+@frozen
 class Copy(Instruction):
     """COPY, or ADD when `add` is set."""
 
@@ -93,47 +93,47 @@ class Copy(Instruction):
     unpack: bool | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Workdir(Instruction):
     path: str
 
 
-@dataclass(frozen=True)
+@frozen
 class User(Instruction):
     user: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Volume(Instruction):
     paths: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Expose(Instruction):
     ports: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Shell(Instruction):
     words: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class StopSignal(Instruction):
     signal: str
 
 
-@dataclass(frozen=True)
+@frozen
 class HealthcheckInstruction(Instruction):
     check: Healthcheck
 
 
-@dataclass(frozen=True)
+@frozen
 class OnBuild(Instruction):
     trigger: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Maintainer(Instruction):
     name: str
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen, replace
 from pyboxd.image.builder import instructions as i
 from pyboxd.image.builder.arguments import with_variable
 from pyboxd.image.builder.durations import format_duration
@@ -27,7 +27,7 @@ _PROTOCOLS = ("tcp", "udp", "sctp")
 _MAX_PORTS = 65536  # of one EXPOSE with its ranges
 
 
-@dataclass(frozen=True)
+@frozen
 class Scope:
     """How words are expanded at this point, and whether this stage has had a CMD."""
 
@@ -36,7 +36,7 @@ class Scope:
     cmd_set: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Change:
     """The configuration behind an instruction."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 
 _CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[ugo]|[rwxXst]*))+)")
 _ACTION = re.compile(r"([-+=])([ugo]|[rwxXst]*)")
@@ -13,14 +13,14 @@ _SHIFTS = {"u": 6, "g": 3, "o": 0}
 _SPECIAL = {"u": 0o4000, "g": 0o2000, "o": 0}
 
 
-@dataclass(frozen=True)
+@frozen
 class _Action:
     who: str  # of "ugo"
     operator: str
     permissions: str
 
 
-@dataclass(frozen=True)
+@frozen
 class ModeChange:
     """A parsed `--chmod`."""
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 from pyboxd.image.builder import words
 
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*$")
@@ -21,7 +21,7 @@ _MAX_FILE = 4 * 1024 * 1024  # bytes of a Dockerfile
 _WITH_HEREDOCS = {"RUN", "COPY", "ADD"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Heredoc:
     """A here-document: `name` is its delimiter, `expand` whether variables in it are replaced."""
 
@@ -32,7 +32,7 @@ class Heredoc:
     descriptor: str = ""  # digits before `<<`
 
 
-@dataclass(frozen=True)
+@frozen
 class RawInstruction:
     """One instruction: its name in capitals, `--flags`, and the rest of its logical line."""
 
@@ -44,7 +44,7 @@ class RawInstruction:
     heredocs: tuple[Heredoc, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Dockerfile:
     """A parsed file; `escape` is the character that continues lines and takes meaning away."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument, NotImplementedHere
+from pyboxd.frozen import frozen
 from pyboxd.image.builder.arguments import PREDEFINED, environment
 from pyboxd.image.builder.cache import key
 from pyboxd.image.builder.instructions import Run
@@ -26,7 +26,7 @@ _ALIASES = {"dst": "target", "destination": "target", "src": "source", "readonly
 _FLAGS = ("ro", "rw")
 
 
-@dataclass(frozen=True)
+@frozen
 class CommandLine:
     """What a RUN starts; `script` is the content of a file at `SCRIPTS`/`script_name` that it needs."""
 
@@ -35,7 +35,7 @@ class CommandLine:
     script_name: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class MountOption:
     """A parsed `--mount`."""
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pyboxd.errors import InvalidArgument, NotFound
+from pyboxd.frozen import frozen
 from pyboxd.image.builder.arguments import GlobalArguments
 from pyboxd.image.builder.cache import Cache
 from pyboxd.image.builder.contexttree import ContextTree
@@ -21,7 +22,7 @@ from pyboxd.model import ImageConfig
 _ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
 
 
-@dataclass(frozen=True)
+@frozen
 class StageResult:
     """A finished stage."""
 
@@ -31,7 +32,7 @@ class StageResult:
     author: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class StepFolder:
     """The writable part of an overlay for one step."""
 

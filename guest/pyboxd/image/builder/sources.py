@@ -7,10 +7,10 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 from pyboxd.image.builder.ignore import component_regex
 from pyboxd.image.builder.trees import Excluded, Item, Tree, is_left_out
 from pyboxd.image.workers import Stop
@@ -18,7 +18,7 @@ from pyboxd.image.workers import Stop
 _WILDCARDS = set("*?[\\")
 
 
-@dataclass(frozen=True)
+@frozen
 class Source:
     """One thing to copy: a path inside the tree, which a link may lead to."""
 

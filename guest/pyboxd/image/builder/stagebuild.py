@@ -10,9 +10,9 @@ import json
 import os
 import posixpath
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 
 from pyboxd.errors import InvalidArgument, NotFound, NotImplementedHere, PyboxdError, SystemFailure
+from pyboxd.frozen import replace
 from pyboxd.image.builder import cachefrom, copystep, download, instructions, metadata, runstep, words
 from pyboxd.image.builder.arguments import environment, with_variable
 from pyboxd.image.builder.cache import key

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen, replace
 from pyboxd.image.builder import words
 from pyboxd.image.builder.instructions import Arg, Copy, From, Instruction, OnBuild, Run, interpret
 from pyboxd.image.builder.parser import Dockerfile
@@ -13,7 +13,7 @@ from pyboxd.image.builder.parser import Dockerfile
 SCRATCH = "scratch"
 
 
-@dataclass(frozen=True)
+@frozen
 class Stage:
     """One FROM with what follows it."""
 
@@ -26,7 +26,7 @@ class Stage:
         return self.start.stage
 
 
-@dataclass(frozen=True)
+@frozen
 class Recipe:
     """A whole Dockerfile: ARGs that stand before the first FROM, and the stages."""
 

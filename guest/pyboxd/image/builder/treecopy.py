@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 
 from pyboxd.errors import InvalidArgument
+from pyboxd.frozen import frozen
 from pyboxd.image.builder.modes import ModeChange
 from pyboxd.image.builder.places import Root
 from pyboxd.image.builder.trees import Excluded, Item, is_left_out
@@ -18,7 +18,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
-@dataclass(frozen=True)
+@frozen
 class CopyRules:
     """How copies differ from their originals."""
 
