@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.bench.book import Book, Row, Summary
 from tests.bench.lines import LINES, Line
+from tests.bench.reasons import reason
 
 _HEAD = ("what", "pybox", "other", "ratio", "budget", "reached", "n")
 
@@ -38,8 +39,19 @@ def to_markdown(book: Book, conditions: Mapping[str, str], command: str) -> str:
     ]
     failed = [row for row in rows if row.reached is False]
     if failed:
-        parts += ["Not reached: " + "; ".join(f"{row.line.what} ({row.line.other or 'alone'})" for row in failed) + ".", ""]
+        parts += ["Not reached, and what the profiles say of it:", ""]
+        parts += [f"* {what}: {why}" for why, what in _by_reason(failed).items()]
+        parts += [""]
     return "\n".join(parts)
+
+
+def _by_reason(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the names of lines that have a reason in common, by that reason."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        name = f"{row.line.what} ({row.line.other})" if row.line.other else row.line.what
+        found.setdefault(reason(row.line.series) or "not looked into yet.", []).append(name)
+    return {why: "; ".join(names) for why, names in found.items()}
 
 
 def number(value: float, unit: str) -> str:

@@ -89,7 +89,7 @@ def test_table_and_json() -> None:
     (line,) = [line for line in page.splitlines() if line.startswith("| create, start") and "bridge" in line]
     assert "| 300 ms (200 ms–400 ms) | stock: 2.25 s (2 s–2.5 s) | 0.133 | ratio 1/10 | **no** | 3/2 |" in line
     assert "not measured: pybox: no clock" in page
-    assert "Not reached:" in page and "exec of `true` (stock)" in page
+    assert "Not reached, and what the profiles say of it:" in page and "* exec of `true` (stock): three API calls" in page
     found = json.loads(to_json(book, {"QEMU": "7.2"}))
     assert found["values"]["run.bridge"]["stock"] == [2.0, 2.5]
     (entry,) = [entry for entry in found["lines"] if entry["series"] == "run.bridge"]

@@ -1,0 +1,46 @@
+"""Why a line does not reach its budget: what the profiles of these parts say. Used where it is not reached."""
+
+from __future__ import annotations
+
+_COLD = (
+    "under emulation a machine that goes on from a state has no translated code: QEMU translates each piece of the "
+    "guest's kernel and Python anew when it is first run, and a start is made of first runs. PROFILES.md has the steps."
+)
+_ROUND_TRIPS = "each call goes through two Python processes, relay and server, one message at a time."
+
+_REASONS = {
+    "start.golden": _COLD,
+    "start.qemu": _COLD,
+    "start.cold": "the kernel and the first Python take three seconds, the import of the engine two.",
+    "start.resume": _COLD,
+    "start.fresh": (
+        "two processors share eight times the start above: command, hostagent, folder server, QEMU and the guest's "
+        "first steps are nearly a second of processor time each."
+    ),
+    "start.fresh-memory": (
+        "of each machine about 45 MB are pages that the guest has written, the rest QEMU's own, its translated code, and "
+        "three Python processes on the host."
+    ),
+    "exec.true": (
+        "three API calls, the join of six namespaces by a fork of a Python process, and the program's own start; "
+        "PROFILES.md has the steps."
+    ),
+    "cli.ps": "Python's start and the import of click are half of it.",
+    "memory.idle": (
+        "six Python processes; the engine's modules alone are 12 MB, OpenSSL 4 MB. The spawner and a spare monitor hold "
+        "pages of their own, because counting references writes to them."
+    ),
+    "net.out": "both sides send through QEMU's user network in packets of 1,460 bytes.",
+    "images.pull": "the kernel's TCP takes 10 ms a megabyte, SHA-256 13 ms, twice; writing and unpacking share the rest.",
+    "images.load": "the kernel's TCP takes 10 ms a megabyte, SHA-256 13 ms, writing 10 ms, on two processors.",
+    "folder.again": "what was looked at stays valid for a second only, until changes on the host are watched for.",
+    "folder.create": _ROUND_TRIPS,
+    "folder.small": _ROUND_TRIPS,
+    "folder.unlink": _ROUND_TRIPS,
+    "folder.read": "virtiofsd maps what the guest reads; here it is copied through a serial port, 128 KiB at a time.",
+}
+
+
+def reason(series: str) -> str:
+    """Return what is known of a series, "" when nothing is."""
+    return _REASONS.get(series, "")
