@@ -99,8 +99,12 @@ def _connected(endpoint: SshEndpoint) -> Iterator[paramiko.SSHClient]:
 
 def _connect(client: paramiko.SSHClient, endpoint: SshEndpoint) -> None:
     """Log in. The server starts a moment after the engine: until then QEMU accepts connections, and cuts them."""
+    import logging
+
     import paramiko
 
+    # It writes a traceback for every attempt that fails. Here one is tried again, and the last failure told.
+    logging.getLogger("paramiko.transport").setLevel(logging.CRITICAL)
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
