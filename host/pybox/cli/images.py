@@ -273,7 +273,7 @@ def image_inspect(context: Context, names: tuple[str, ...], template: str | None
 def image_prune(context: Context, every: bool, force: bool) -> None:
     """Remove unused images."""
     if not force:
-        click.confirm("This will remove unused images. Continue?", abort=True, err=True)
+        output.confirm("This will remove unused images. Continue?", "image prune")
     filters = json.dumps({"dangling": {"false": True}}) if every else None
     found = context.client.post("/images/prune", {"filters": filters})
     for item in found.get("ImagesDeleted") or []:

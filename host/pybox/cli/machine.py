@@ -63,10 +63,8 @@ def status(context: Context, template: str | None) -> int:
 def delete(context: Context, force: bool) -> None:
     """Delete the machine: its disk with all containers, images and volumes."""
     if not force:
-        click.confirm(
-            f'Machine "{context.machine}" and all its containers, images and volumes will be deleted. Continue?',
-            abort=True,
-            err=True,
+        output.confirm(
+            f'Machine "{context.machine}" and all its containers, images and volumes will be deleted. Continue?', "delete"
         )
     context.machines.delete(context.machine)
     output.say(f'Machine "{context.machine}" deleted.')

@@ -23,6 +23,12 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
+def confirm(question: str, what: str) -> None:
+    """Ask a person on standard error. Raises PyboxError, in Docker's words, when the answer is no."""
+    if not click.confirm(question, err=True):
+        raise PyboxError(f"{what} has been cancelled")
+
+
 def write(data: bytes, *, error: bool = False) -> None:
     """Bytes of a container's output, untouched."""
     stream = sys.stderr.buffer if error else sys.stdout.buffer

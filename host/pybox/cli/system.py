@@ -198,7 +198,7 @@ def volume_create(context: Context, name: str | None, driver: str, **flags: tupl
 def volume_prune(context: Context, every: bool, force: bool) -> None:
     """Remove volumes that no container uses."""
     if not force:
-        click.confirm("This will remove all unused volumes. Continue?", abort=True, err=True)
+        output.confirm("This will remove all unused volumes. Continue?", "volume prune")
     filters = json.dumps({"all": {"true": True}}) if every else None
     found = context.client.post("/volumes/prune", {"filters": filters})
     for name in found.get("VolumesDeleted") or []:
