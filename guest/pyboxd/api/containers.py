@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from pyboxd.api import listing
@@ -90,20 +91,26 @@ class ContainersApi:
         found = [item for item in reversed(tuple(self.containers)) if chooser.wants(item, everything)]
         now = time.time_ns()
         sized = query.flag("size")
-        return Json([await self.summary(item.record, now, sized) for item in (found[:limit] if limit > 0 else found)])
+        shown = found[:limit] if limit > 0 else found
+        image_name = functools.cache(self._image_name)  # many containers have the same
+        return Json([await self._summary(item.record, image_name, now, sized) for item in shown])
 
     async def summary(self, record: Record, now: int, sized: bool) -> JsonObject:
         """One entry of the list, with sizes if they are wanted."""
-        sizes = await self._sizes(record) if sized else None
-        return schema.summary(record, self._image_name(record), self.networking.views(record), now, sizes)
+        return await self._summary(record, self._image_name, now, sized)
 
-    def _image_name(self, record: Record) -> str:
-        """The name it was made from, as long as that still means the same image."""
+    async def _summary(self, record: Record, image_name: Callable[[str, str], str], now: int, sized: bool) -> JsonObject:
+        sizes = await self._sizes(record) if sized else None
+        name = image_name(record.image_name, record.image_id)
+        return schema.summary(record, name, self.networking.views(record), now, sizes)
+
+    def _image_name(self, name: str, identity: str) -> str:
+        """The name a container was made from, as long as that still means the same image."""
         try:
-            same = self.images.get(record.image_name).id == record.image_id
+            same = self.images.get(name).id == identity
         except (NotFound, InvalidArgument):
             same = False
-        return record.image_name if same else record.image_id
+        return name if same else identity
 
     async def _sizes(self, record: Record) -> schema.Sizes:
         writable = await asyncio.to_thread(tree_size, specs.upper(directory_of(record.id)))

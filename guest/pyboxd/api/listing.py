@@ -80,6 +80,8 @@ class Chooser:
         wide = everything or any(key in self._filters for key in ("status", "exited", "before", "since"))
         if not wide and not container.state.running:
             return False
+        if not self._filters:
+            return True
         return all(check(container) for check in self._checks())
 
     def _checks(self) -> tuple[Callable[[Container], bool], ...]:
