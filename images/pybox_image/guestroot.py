@@ -66,7 +66,7 @@ def _modules(tree: Tree, linux: Kernel, modules: Sequence[Module]) -> None:
 
 def initrd(recipe: Recipe, tree: Tree, linux: Kernel) -> bytes:
     """Return the initrd of a machine: busybox, a few modules, the init script."""
-    entries = [*_skeleton(tree, linux.closure(recipe.initrd_modules)), cpio.folder("newroot")]
+    entries = [*skeleton(tree, linux.closure(recipe.initrd_modules)), cpio.folder("newroot")]
     return cpio.pack([*entries, cpio.file("init", recipe.initrd_init, 0o755)])
 
 
@@ -78,7 +78,7 @@ def bake_initrd(recipe: Recipe, tree: Tree, linux: Kernel, code: Iterable[cpio.E
     raw = (cpio.Entry(f"tree/{item.path}", item.mode, item.data, item.uid, item.gid) for item in tree.entries())
     return cpio.pack(
         [
-            *_skeleton(tree, linux.closure(recipe.initrd_modules)),
+            *skeleton(tree, linux.closure(recipe.initrd_modules)),
             cpio.folder("tree"),
             *raw,
             *code,
@@ -89,7 +89,8 @@ def bake_initrd(recipe: Recipe, tree: Tree, linux: Kernel, code: Iterable[cpio.E
     )
 
 
-def _skeleton(tree: Tree, modules: Iterable[Module]) -> list[cpio.Entry]:
+def skeleton(tree: Tree, modules: Iterable[Module]) -> list[cpio.Entry]:
+    """What every initrd begins with: busybox with its names, folders to mount at, and modules with their order."""
     entries = [cpio.folder(name) for name in ("bin", "dev", "modules", "proc", "sys")]
     entries.append(cpio.file("bin/busybox", tree.read(_BUSYBOX), 0o755))
     entries += [cpio.link(f"bin/{name}", "busybox") for name in _APPLETS]

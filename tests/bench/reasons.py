@@ -12,11 +12,13 @@ _ROUND_TRIPS = "each call goes through two Python processes, relay and server, o
 _REASONS = {
     "start.golden": _COLD,
     "start.qemu": _COLD,
-    "start.cold": "the kernel and the first Python take three seconds, the import of the engine two.",
+    "start.cold": (
+        "2.8 s are the kernel's and the first Python's, 1.0 s modules and devices, 1.4 s the engine's import (PROFILES.md)."
+    ),
     "start.resume": _COLD,
     "start.fresh": (
         "two processors share eight times the start above: command, hostagent, folder server, QEMU and the guest's "
-        "first steps are nearly a second of processor time each."
+        "first steps come to a second and a half of processor time each."
     ),
     "start.fresh-memory": (
         "of a machine that has just started 58 MB are QEMU's own and its translated code, 13 MB are pages that the guest "
@@ -34,7 +36,7 @@ _REASONS = {
     "net.out": _SAME_ROAD,
     "net.latency": _SAME_ROAD,
     "images.pull": "the kernel's TCP takes 10 ms a megabyte, SHA-256 13 ms, twice; writing and unpacking share the rest.",
-    "images.load": "the kernel's TCP takes 10 ms a megabyte, SHA-256 13 ms, writing 10 ms, on two processors.",
+    "images.load": "the kernel's TCP takes 10 ms a megabyte, SHA-256 13 ms, writing 13 ms, on two processors.",
     "folder.again": "what was looked at stays valid for a second only, until changes on the host are watched for.",
     "folder.create": _ROUND_TRIPS,
     "folder.small": _ROUND_TRIPS,

@@ -5,13 +5,17 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from pybox.hostos.interface import native_arch
 from pybox.machine import lifecycle
@@ -24,6 +28,16 @@ from pybox.settings import Settings
 
 FAKE = Path(__file__).with_name("fake_qemu.py")
 CODE = b"guest code"
+
+
+@contextmanager
+def machine_in(folder: Path, monkeypatch: pytest.MonkeyPatch, *, golden: bool = False) -> Iterator[Machine]:
+    """A machine of the test's own, ended with it."""
+    monkeypatch.setenv("PYBOX_HOME", str(folder / "home"))
+    made = Machine(folder, golden)
+    yield made
+    made.stop(0)
+    shutil.rmtree(made.files.sockets, ignore_errors=True)
 
 
 class Machine:

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Protocol
 
 from pyboxd.api import listing
@@ -89,20 +89,19 @@ class ContainersApi:
         everything = query.flag("all") or limit > 0
         chooser = listing.Chooser(self.containers, self.networking, self.images, filters)
         found = [item for item in reversed(tuple(self.containers)) if chooser.wants(item, everything)]
+        return Json(await self.summaries(found[:limit] if limit > 0 else found, query.flag("size")))
+
+    async def summaries(self, containers: Iterable[Container], sized: bool) -> Sequence[JsonObject]:
+        """The entries of a list, with sizes if they are wanted."""
         now = time.time_ns()
-        sized = query.flag("size")
-        shown = found[:limit] if limit > 0 else found
         image_name = functools.cache(self._image_name)  # many containers have the same
-        return Json([await self._summary(item.record, image_name, now, sized) for item in shown])
-
-    async def summary(self, record: Record, now: int, sized: bool) -> JsonObject:
-        """One entry of the list, with sizes if they are wanted."""
-        return await self._summary(record, self._image_name, now, sized)
-
-    async def _summary(self, record: Record, image_name: Callable[[str, str], str], now: int, sized: bool) -> JsonObject:
-        sizes = await self._sizes(record) if sized else None
-        name = image_name(record.image_name, record.image_id)
-        return schema.summary(record, name, self.networking.views(record), now, sizes)
+        found = []
+        for container in containers:
+            record = container.record
+            sizes = await self._sizes(record) if sized else None
+            name = image_name(record.image_name, record.image_id)
+            found.append(schema.summary(record, name, self.networking.views(record), now, sizes))
+        return found
 
     def _image_name(self, name: str, identity: str) -> str:
         """The name a container was made from, as long as that still means the same image."""

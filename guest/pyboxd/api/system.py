@@ -126,14 +126,11 @@ class SystemApi:
             raise InvalidArgument(f"unknown object type: {min(unknown)}")
         used = [container.record.image_id for container in self.containers]
         images = self.images.list()
-        now = time.time_ns()
         return Json(
             schema.disk_usage(
                 self._layers_size(),
                 [image_schema.summary(image, used.count(image.id)) for image in images] if "image" in asked else None,
-                [await self.containers_api.summary(container.record, now, sized=True) for container in self.containers]
-                if "container" in asked
-                else None,
+                await self.containers_api.summaries(self.containers, sized=True) if "container" in asked else None,
                 [
                     volume_schema.volume(volume, self.volumes.path(volume.name))
                     | {

@@ -63,7 +63,7 @@ def _work(bench: Bench, places: Mapping[str, tuple[Machine, str]]) -> None:
 def _run(machine: Machine, place: str) -> dict[str, float]:
     api = machine.api
     # It empties the guest's caches, which only a privileged container may.
-    host = {"Binds": [f"{place}:/work"], "Privileged": True, "NetworkMode": "none"}
+    host = {"Binds": [f"{place}:/shared"], "Privileged": True, "NetworkMode": "none"}
     name = api.create(PYTHON, ["python3", "-I", "-c", _PROGRAM.read_text()], host)
     try:
         api.start(name)

@@ -1,13 +1,13 @@
-"""The work on a shared folder, run in a container with the folder at /work. Prints rates as JSON. No dependencies."""
+"""The work on a shared folder, run in a container with the folder at /shared. Prints rates as JSON. No dependencies."""
 
 import json
 import os
 import time
 from collections.abc import Callable
 
-TREE = "/work/tree"
-NEW = "/work/new"
-FILE = "/work/large"
+TREE = "/shared/tree"
+NEW = "/shared/new"
+FILE = "/shared/large"
 COUNT = 300
 MIB = 1 << 20
 SIZE = 64  # MiB

@@ -26,14 +26,13 @@ from pybox_image.debian.index import Package
 from pybox_image.debian.resolve import closure, named
 from pybox_image.download import Cache
 from pybox_image.errors import ImageError
+from pybox_image.guestroot import skeleton
 from pybox_image.rootfs import Tree
 
 _SOURCE = Path(__file__).parent
 _PARTS = ("reference.py", "reference.toml", "initrd-init", "bench-init", "bench-sockets")
 _RECORD = "reference.json"
 _SHOWN = ("docker.io", "containerd", "runc", "iptables")  # versions that the report names
-_BUSYBOX = "usr/bin/busybox"
-_INITRD_APPLETS = ("insmod", "mount", "switch_root")
 _FOLDERS = ("dev", "proc", "sys", "run", "tmp", "root", "mnt", "var/lib/docker")
 _PROGRAMS = {"bench-init": 0o755, "bench-sockets": 0o644}
 
@@ -171,16 +170,8 @@ def _link_applets(tree: Tree) -> None:
 
 
 def _initrd(tree: Tree, modules: Iterable[kernel.Module]) -> bytes:
-    entries = [cpio.folder(name) for name in ("bin", "dev", "modules", "newroot", "proc", "sys")]
-    entries.append(cpio.file("bin/busybox", tree.read(_BUSYBOX), 0o755))
-    entries += [cpio.link(f"bin/{name}", "busybox") for name in _INITRD_APPLETS]
-    order = []
-    for module in modules:
-        entries.append(cpio.file(f"modules/{module.name}.ko", module.data))
-        order.append(f"{module.name}.ko\n")
-    entries.append(cpio.file("modules/order", "".join(order).encode()))
-    entries.append(cpio.file("init", (_SOURCE / "initrd-init").read_bytes(), 0o755))
-    return cpio.pack(entries)
+    init = cpio.file("init", (_SOURCE / "initrd-init").read_bytes(), 0o755)
+    return cpio.pack([*skeleton(tree, modules), cpio.folder("newroot"), init])
 
 
 def _unpacked(image: bytes) -> bytes:

@@ -15,7 +15,7 @@ from pybox import hostos
 from pybox.errors import MachineError
 from pybox.machine.golden import FileFacts, GoldenState, GoldenStore
 from pybox.model import MachineState, Phase
-from tests.support.machine_lab import Machine, wait_until
+from tests.support.machine_lab import Machine, machine_in, wait_until
 
 pytestmark = [
     pytest.mark.skipif(not hostos.current().passes_sockets, reason="the stand-in for QEMU wants unix sockets"),
@@ -28,11 +28,8 @@ COLD = ["qemu", "kernel", "engine", "api", "ready"]
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    monkeypatch.setenv("PYBOX_HOME", str(tmp_path / "home"))
-    made = Machine(tmp_path, golden=True)
-    yield made
-    made.stop(0)
-    shutil.rmtree(made.files.sockets, ignore_errors=True)
+    with machine_in(tmp_path, monkeypatch, golden=True) as made:
+        yield made
 
 
 def phases(machine: Machine) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from pybox import hostos
 from pybox.errors import MachineError
 from pybox.machine import lifecycle
 from pybox.model import MachineState
-from tests.support.machine_lab import Machine, wait_until
+from tests.support.machine_lab import Machine, machine_in, wait_until
 
 pytestmark = [
     pytest.mark.skipif(not hostos.current().passes_sockets, reason="the stand-in for QEMU wants unix sockets"),
@@ -25,12 +24,9 @@ pytestmark = [
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    monkeypatch.setenv("PYBOX_HOME", str(tmp_path / "home"))
-    made = Machine(tmp_path)
-    made.settings = made.settings.with_values({"idle": "suspend:1s"})
-    yield made
-    made.stop(0)
-    shutil.rmtree(made.files.sockets, ignore_errors=True)
+    with machine_in(tmp_path, monkeypatch) as made:
+        made.settings = made.settings.with_values({"idle": "suspend:1s"})
+        yield made
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -19,7 +18,7 @@ from pybox.errors import MachineError, UsageProblem
 from pybox.machine import lifecycle
 from pybox.machine.files import Processes
 from pybox.model import Accelerator, MachineState, Phase
-from tests.support.machine_lab import CODE, Machine, wait_until
+from tests.support.machine_lab import CODE, Machine, machine_in, wait_until
 
 pytestmark = [
     pytest.mark.skipif(not hostos.current().passes_sockets, reason="the stand-in for QEMU wants unix sockets"),
@@ -29,11 +28,8 @@ pytestmark = [
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    monkeypatch.setenv("PYBOX_HOME", str(tmp_path / "home"))
-    made = Machine(tmp_path)
-    yield made
-    made.stop(0)
-    shutil.rmtree(made.files.sockets, ignore_errors=True)
+    with machine_in(tmp_path, monkeypatch) as made:
+        yield made
 
 
 def test_start_status_stop(machine: Machine) -> None:

@@ -16,7 +16,7 @@ from pybox.errors import MachineError
 from pybox.machine import lifecycle
 from pybox.machine.files import InUse
 from pybox.model import MachineState, Phase
-from tests.support.machine_lab import Machine, wait_until
+from tests.support.machine_lab import Machine, machine_in, wait_until
 
 pytestmark = [
     pytest.mark.skipif(not hostos.current().passes_sockets, reason="the stand-in for QEMU wants unix sockets"),
@@ -28,11 +28,8 @@ COLD = ["qemu", "kernel", "engine", "api", "ready"]
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    monkeypatch.setenv("PYBOX_HOME", str(tmp_path / "home"))
-    made = Machine(tmp_path)
-    yield made
-    made.stop(0)
-    shutil.rmtree(made.files.sockets, ignore_errors=True)
+    with machine_in(tmp_path, monkeypatch) as made:
+        yield made
 
 
 @pytest.fixture

@@ -155,9 +155,9 @@ def _registries(insecure: Sequence[str]) -> JsonObject:
 
 def disk_usage(
     layers: int | None,
-    images: list[JsonObject] | None,
-    containers: list[JsonObject] | None,
-    volumes: list[JsonObject] | None,
+    images: Sequence[JsonObject] | None,
+    containers: Sequence[JsonObject] | None,
+    volumes: Sequence[JsonObject] | None,
     cache: bool,
 ) -> JsonObject:
     """GET /system/df; None is what was not asked for."""
