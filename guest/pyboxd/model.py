@@ -48,6 +48,7 @@ class RegistryAuth:
     password: str = ""
     identity_token: str = ""
     server_address: str = ""
+    registry_token: str = ""  # sent as it is, as a bearer token
 
 
 @frozen

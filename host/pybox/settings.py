@@ -33,6 +33,7 @@ KEYS: Mapping[str, Key] = {
         Key("mirror", values.url, "Debian mirror that the guest image is made from"),
         Key("shares", values.folders, "shared folders, PATH or PATH:ro; `~` is the home folder; none: []"),
         Key("insecure-registries", values.words, "registries, HOST[:PORT], that are spoken to without TLS"),
+        Key("registry-mirror", values.plain, "registry, HOST[:PORT], that pulls ask in the place of Docker Hub"),
         Key("default-host-ip", values.host_ip, "address that published ports listen on unless the container says"),
         Key("http-proxy", values.url, "proxy for http; empty: the environment's"),
         Key("https-proxy", values.url, "proxy for https; empty: the environment's"),
@@ -61,6 +62,7 @@ class Settings:
     mirror: str = ""
     shares: tuple[str, ...] = ("~",)
     insecure_registries: tuple[str, ...] = ()
+    registry_mirror: str = ""
     default_host_ip: str = "127.0.0.1"
     http_proxy: str = ""
     https_proxy: str = ""

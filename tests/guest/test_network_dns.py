@@ -80,6 +80,18 @@ def test_containers_find_each_other_by_name_alias_and_id(tmp_path: Path) -> None
     in_lab(scenario, str(tmp_path))
 
 
+def test_a_link_is_a_name_for_one_container_only(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        lab.networks.create(NetworkRequest("own", internal=True))
+        first = await lab.networks.attach(A, "own", names=["web"], links=["db:store"])
+        assert isinstance(await resolve(first.netns_path, "store"), int)
+        second = await lab.networks.attach(B, "own", names=["db"])
+        assert await resolve(first.netns_path, "store") == {second.address}
+        assert isinstance(await resolve(second.netns_path, "store"), int)
+
+    in_lab(scenario, str(tmp_path))
+
+
 def answering(server: socket.socket, reply: Callable[[bytes], bytes]) -> asyncio.Future[None]:
     def serve() -> None:
         data, client = server.recvfrom(512)

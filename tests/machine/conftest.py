@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +68,18 @@ def debian(cli: Cli) -> str:
     else:
         cli.ok("image", "bootstrap", "-t", BASE, timeout=1800)
     return BASE
+
+
+@pytest.fixture(scope="session")
+def trixie_docker(cli: Cli) -> str:
+    """Debian's docker CLI, unpacked by the project's own downloader."""
+    into = cli.home / "docker-cli"
+    subprocess.run(
+        [sys.executable, "-m", "pybox_image", "unpack", "docker-cli", "--suite", "trixie", "--into", str(into)],
+        check=True,
+        env=cli.environment,
+    )
+    return str(into / "usr/bin/docker")
 
 
 @pytest.fixture

@@ -205,6 +205,6 @@ def test_a_full_disk_during_a_pull(other: Cli, store: Store, base: bytes) -> Non
 def test_delete_of_a_running_machine_is_asked_for(other: Cli) -> None:
     done = other.run("delete", stdin=b"n\n")
     assert done.status == 1 and done.err.endswith("Error: delete has been cancelled\n")
-    assert 'Machine "other" and all its containers, images and volumes will be deleted. Continue? [y/N]: ' in done.err
+    assert 'Machine "other" and all its containers, images and volumes will be deleted. Continue? [y/N] ' in done.err
     assert status(other)["state"] == "running"
     other.ok("ps")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,19 +12,13 @@ from tests.support.pybox_cli import Cli
 
 
 @pytest.fixture(scope="module", params=["trixie", "PATH"])
-def docker(request: pytest.FixtureRequest, cli: Cli) -> str:
+def docker(request: pytest.FixtureRequest) -> str:
     if request.param == "PATH":
         found = shutil.which("docker")
         if found is None:
             pytest.skip("no docker CLI on PATH")
         return found
-    into = cli.home / "docker-cli"
-    subprocess.run(
-        [sys.executable, "-m", "pybox_image", "unpack", "docker-cli", "--suite", "trixie", "--into", str(into)],
-        check=True,
-        env=cli.environment,
-    )
-    return str(into / "usr/bin/docker")
+    return str(request.getfixturevalue("trixie_docker"))
 
 
 def test_tour(cli: Cli, docker: str, debian: str, tmp_path: Path) -> None:

@@ -102,9 +102,15 @@ class Sample:
     id: str = field(default="")
 
     @classmethod
-    def of(cls, *layers: bytes, architecture: str = "amd64", labels: Mapping[str, str] | None = None) -> Sample:
+    def of(
+        cls,
+        *layers: bytes,
+        architecture: str = "amd64",
+        labels: Mapping[str, str] | None = None,
+        cmd: tuple[str, ...] = ("/bin/sh",),
+    ) -> Sample:
         digests = tuple(codec.digest_of(layer) for layer in layers)
-        config = ImageConfig(cmd=("/bin/sh",), labels=labels or {})
+        config = ImageConfig(cmd=cmd, labels=labels or {})
         raw = codec.encode(ImageDocument(architecture, "linux", config, digests))
         return cls(layers, raw, codec.digest_of(raw))
 

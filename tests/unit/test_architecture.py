@@ -20,7 +20,7 @@ HOST_ORDER = (
     {"process", "settings", "settings_values", "paths", "files", "log", "model", "errors", "frozen"},
 )
 # The shapes that handlers are written against; the rest of `server` is above `api`.
-HANDLER_SHAPES = {"message", "routes", "frames"}
+HANDLER_SHAPES = {"message", "routes", "frames", "websocket", "websocket_channel"}
 
 GUEST_ORDER = (
     {"server"},
@@ -30,7 +30,7 @@ GUEST_ORDER = (
     {"engine"},
     {"image", "network", "runtime"},
     {"linux"},
-    {"model", "errors", "database", "locations", "frozen"},
+    {"model", "errors", "database", "locations", "frozen", "jsontext"},
 )
 
 

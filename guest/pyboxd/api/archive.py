@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 
 from pyboxd.engine import archive, changes, specs
 from pyboxd.engine.archive import PathStat
@@ -17,10 +19,12 @@ from pyboxd.engine.timestamps import rfc3339
 from pyboxd.engine.views import Views, check_writable
 from pyboxd.errors import InvalidArgument, SystemFailure
 from pyboxd.frozen import frozen
+from pyboxd.image.builder.places import Root
 from pyboxd.image.workers import consume
 from pyboxd.server.message import Empty, Json, Request, Response, Stream
 from pyboxd.server.routes import Route
 
+_WRONG_PATHS = (errno.ENAMETOOLONG, errno.ELOOP)
 _STAT = "X-Docker-Container-Path-Stat"
 _TAR = "application/x-tar"
 
@@ -48,49 +52,50 @@ class ArchiveApi:
         path = request.query.text("path")
         if not path:
             raise InvalidArgument("bad parameter: path cannot be empty")
+        if "\0" in path:
+            raise InvalidArgument("bad parameter: path has a NUL in it")
         return container, path
 
     async def stat(self, request: Request) -> Response:
         container, path = self._target(request)
-        async with self.views.open(container) as root:
-            found = await asyncio.to_thread(archive.status, root, path, container.id)
+        found = await self._status(container, path)
         return Empty(200, {_STAT: encode_stat(found)})
 
     async def get(self, request: Request) -> Response:
         container, path = self._target(request)
-        async with self.views.open(container) as root:
-            found = await asyncio.to_thread(archive.status, root, path, container.id)
+        found = await self._status(container, path)
         self.events.container(container.record, "archive-path")
-        return Stream(self._read(container, path), _TAR, headers={_STAT: encode_stat(found)}, eager=False)
+        pieces = _read(self.views.open(container), path, container.id)
+        return Stream(pieces, _TAR, headers={_STAT: encode_stat(found)}, eager=False)
 
-    async def _read(self, container: Container, path: str) -> AsyncIterator[bytes]:
+    async def _status(self, container: Container, path: str) -> PathStat:
         async with self.views.open(container) as root:
-            async for chunk in in_thread(lambda: archive.write(root, path, container.id)):
-                yield chunk
+            with _failing_at(path):
+                return await asyncio.to_thread(archive.status, root, path, container.id)
 
     async def put(self, request: Request) -> Response:
         container, path = self._target(request)
         query = request.query
         keep_kinds = query.flag("noOverwriteDirNonDir")
         async with self.views.open(container) as root:
-            place = await asyncio.to_thread(archive.resolve_directory, root, path, container.id)
+            with _failing_at(path):
+                place = await asyncio.to_thread(archive.resolve_directory, root, path, container.id)
             check_writable(container.record, place)
             owner = archive.user_owner(root, container.record.config.user) if query.flag("copyUIDGID") else None
 
             def job(chunks: Iterator[bytes]) -> None:
                 archive.unpack(root, place, chunks, owner, keep_kinds)
 
-            try:
+            with _failing_at(path):
                 await consume(request.body, job)
-            except OSError as error:
-                raise SystemFailure(f"{path}: {os.strerror(error.errno or 0).lower()}") from error
         self.events.container(container.record, "extract-to-dir")
         return Empty(200)
 
     async def export(self, request: Request) -> Response:
         container = self.containers.get(request.parameters["id"])
         self.events.container(container.record, "export")
-        return Stream(self._read(container, "/."), "application/octet-stream", eager=False)
+        pieces = _read(self.views.bare(container), "/.", container.id)
+        return Stream(pieces, "application/octet-stream", eager=False)
 
     async def changes(self, request: Request) -> Response:
         container = self.containers.get(request.parameters["id"])
@@ -98,6 +103,22 @@ class ArchiveApi:
         async with self.views.layers(container) as below:
             found = await asyncio.to_thread(changes.changes, upper, below)
         return Json([{"Path": change.path, "Kind": change.kind} for change in found] or None)
+
+
+@contextmanager
+def _failing_at(path: str) -> Iterator[None]:
+    """What the kernel refuses becomes an error that names the path."""
+    try:
+        yield
+    except OSError as error:
+        words = f"{path}: {os.strerror(error.errno or 0).lower()}"
+        raise (InvalidArgument if error.errno in _WRONG_PATHS else SystemFailure)(words) from error
+
+
+async def _read(view: AbstractAsyncContextManager[Root], path: str, container: str) -> AsyncIterator[bytes]:
+    async with view as root:
+        async for chunk in in_thread(lambda: archive.write(root, path, container)):
+            yield chunk
 
 
 def encode_stat(found: PathStat) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
+from pyboxd import jsontext
 from pyboxd.api import progress
 from pyboxd.api.fields import JsonObject
-from pyboxd.api.images import auth_of
+from pyboxd.api.schema.registry import auth_of
 from pyboxd.errors import InvalidArgument, NotImplementedHere, PyboxdError
 from pyboxd.frozen import frozen
 from pyboxd.image.builder.doors import BuildFailed, BuildOutput, BuildRequest, OutputSink
@@ -99,7 +99,7 @@ def _parsed(query: Query, name: str) -> object:
     if len(text) > _LIMIT:
         raise InvalidArgument(f"{name} is too long")
     try:
-        return json.loads(text) if text else None
+        return jsontext.loads(text) if text else None
     except ValueError as error:
         raise InvalidArgument(f"error reading {name}: {error}") from None
 
@@ -126,7 +126,7 @@ def _logins(text: str) -> Mapping[str, RegistryAuth | None]:
     """The header X-Registry-Config: logins by registry. What cannot be read counts as none."""
     padded = text.replace("-", "+").replace("_", "/").rstrip("=")
     try:
-        value = json.loads(base64.b64decode(padded + "=" * (-len(padded) % 4))) if text else {}
+        value = jsontext.loads(base64.b64decode(padded + "=" * (-len(padded) % 4))) if text else {}
     except (binascii.Error, ValueError):
         return {}
     if not isinstance(value, dict):

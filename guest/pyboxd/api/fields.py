@@ -119,7 +119,7 @@ def _flag(value: object, place: str) -> bool:
 
 def _integer(value: object, place: str) -> int:
     if isinstance(value, float) and value.is_integer():
-        return int(value)
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise wrong_type(value, place, "int64")
     if not -(1 << 63) <= value < 1 << 63:

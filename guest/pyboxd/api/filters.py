@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
+from pyboxd import jsontext
 from pyboxd.errors import InvalidArgument
 
 Filters = Mapping[str, tuple[str, ...]]
@@ -15,7 +15,7 @@ def parse(text: str, known: Sequence[str]) -> dict[str, tuple[str, ...]]:
     if not text:
         return {}
     try:
-        value = json.loads(text)
+        value = jsontext.loads(text)
     except ValueError as error:
         raise InvalidArgument(f"invalid filter: {error}") from None
     if not isinstance(value, dict):

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from pyboxd.api import filters, listing, progress
 from pyboxd.api.archive import in_thread
+from pyboxd.api.registry import REGISTRY_AUTH, decode_auth
 from pyboxd.api.schema import images as schema
 from pyboxd.engine.commit import commit, import_tree
 from pyboxd.engine.containers import Containers
 from pyboxd.engine.events import Events
-from pyboxd.errors import InvalidArgument, NotImplementedHere
+from pyboxd.errors import Forbidden, InvalidArgument
 from pyboxd.frozen import frozen
-from pyboxd.image.model import Image, Progress
-from pyboxd.image.reference import Reference, is_digest, is_tag, parse
+from pyboxd.image.model import Image, Progress, Removed
+from pyboxd.image.reference import DIGEST_ALGORITHMS, Reference, is_digest, parse
 from pyboxd.image.room import ImageRoom
-from pyboxd.model import RegistryAuth
 from pyboxd.server.message import Empty, Json, Query, Request, Response, Stream
 from pyboxd.server.routes import Route
 
 _FILTERS = ("dangling", "label", "before", "since", "reference", "until")
-_REGISTRY_AUTH = "X-Registry-Auth"
+_PIECE = 256 * 1024
+_STEP = 512 * 1024  # bytes between two messages of progress
 
 
 @frozen
@@ -43,7 +43,6 @@ class ImagesApi:
             Route("POST", "/images/prune", self.prune),
             Route("POST", "/commit", self.commit),
             Route("GET", "/images/get", self.save),
-            Route("GET", "/images/search", self.not_here),
             Route("GET", f"{one}/get", self.save),
             Route("GET", f"{one}/json", self.inspect),
             Route("GET", f"{one}/history", self.history),
@@ -58,13 +57,23 @@ class ImagesApi:
         found = filters.parse(request.query.text("filters"), _FILTERS)
         every = request.query.flag("all")
         chosen = self._chooser(found)
+        images = self.images.list()
+        shared = self._shared_sizes(images) if request.query.flag("shared-size") else {}
         return Json(
             [
-                schema.summary(image, self._containers_of(image))
-                for image in self.images.list()
+                schema.summary(image, self._containers_of(image), request.version, shared.get(image.id, -1))
+                for image in images
                 if chosen(image) and (every or image.references or image.repo_digests or self._is_leaf(image))
             ]
         )
+
+    def _shared_sizes(self, images: Sequence[Image]) -> Mapping[str, int]:
+        """By image: bytes of the layers that another image has, too."""
+        uses = Counter(diff_id for image in images for diff_id in set(image.layers))
+        return {
+            image.id: sum(size for diff_id, size in self.images.layer_sizes(image).items() if uses[diff_id] > 1)
+            for image in images
+        }
 
     def _is_leaf(self, image: Image) -> bool:
         """Whether nothing was built on it: what a build leaves on the way is not listed."""
@@ -93,30 +102,32 @@ class ImagesApi:
         return chosen
 
     async def inspect(self, request: Request) -> Response:
-        return Json(schema.inspect(self._find(request)))
+        return Json(schema.inspect(self._find(request), request.version))
 
     async def history(self, request: Request) -> Response:
         return Json(schema.history(self.images.history(self._find(request))))
 
     async def tag(self, request: Request) -> Response:
-        image = self._find(request)
-        self._tag(image, request.query.text("repo"), request.query.text("tag"))
+        reference = _new_name(request.query)
+        self._tag(self._find(request), reference)
         return Empty(201)
 
     async def remove(self, request: Request) -> Response:
         query = request.query
         name = request.parameters["name"]
         removed = await self.images.remove(name, force=query.flag("force"), prune=not query.flag("noprune"))
-        for item in removed:
-            action = "untag" if item.untagged else "delete"
-            if item.untagged or item.deleted.startswith("sha256:"):
-                self.events.publish("image", action, item.deleted or item.untagged, {"name": item.untagged or item.deleted})
+        self._tell(removed)
         return Json(schema.removed(removed))
+
+    def _tell(self, removed: Sequence[Removed]) -> None:
+        for item in removed:
+            if item.image:
+                self.events.publish("image", "untag" if item.untagged else "delete", item.image, {"name": item.image})
 
     async def prune(self, request: Request) -> Response:
         found = filters.parse(request.query.text("filters"), ("dangling", "label", "label!", "until"))
         only_nameless = filters.flag(found, "dangling") is not False
-        before = sum(image.size for image in self.images.list())
+        before = self._layers()
 
         def wanted(image: Image) -> bool:
             created = schema.created_at(image.created) * 10**9
@@ -125,9 +136,15 @@ class ImagesApi:
             )
 
         removed = await self.images.prune(wanted)
-        freed = max(0, before - sum(image.size for image in self.images.list()))
+        self._tell(removed)
+        left = self._layers()
+        freed = sum(size for diff_id, size in before.items() if diff_id not in left)
         self.events.publish("image", "prune", "", {"reclaimed": str(freed)})
         return Json({"ImagesDeleted": schema.removed(removed) or None, "SpaceReclaimed": freed})
+
+    def _layers(self) -> dict[str, int]:
+        """Bytes of every layer, each once however many images have it."""
+        return {name: size for image in self.images.list() for name, size in self.images.layer_sizes(image).items()}
 
     async def commit(self, request: Request) -> Response:
         query = request.query
@@ -141,29 +158,24 @@ class ImagesApi:
             pause=query.flag("pause", default=True),
         )
         if query.text("repo"):
-            self._tag(image, query.text("repo"), query.text("tag"))
+            self._tag(image, _new_name(query))
         self.events.container(container.record, "commit", imageID=image.id)
         return Json({"Id": image.id}, 201)
 
-    def _tag(self, image: Image, repository: str, tag: str) -> str:
-        """Give an image a name; the name. InvalidArgument."""
-        if tag and not is_tag(tag):
-            raise InvalidArgument("invalid tag format")
-        reference = parse(f"{repository}:{tag}" if tag else repository).with_default_tag()
+    def _tag(self, image: Image, reference: Reference) -> None:
         self.images.tag(image.id, str(reference))
-        self.events.publish("image", "tag", image.id, {"name": reference.familiar})
-        return reference.familiar
+        self._publish("tag", image, reference.familiar)
+
+    def _publish(self, action: str, image: Image, name: str = "") -> None:
+        self.events.publish("image", action, image.id, {**image.config.labels, "name": name or image.id})
 
     async def save(self, request: Request) -> Response:
         """`docker save`: of one image in the path, or of several in the query."""
         one = request.parameters.get("name")
         names = [one] if one else [name for text in request.query.many("names") for name in text.split(",")]
-        for name in names:
-            self.images.get(name)
+        for image in [self.images.get(name) for name in names]:
+            self._publish("save", image)
         return Stream(in_thread(lambda: self.images.save(names)), "application/x-tar", eager=False)
-
-    async def not_here(self, request: Request) -> Response:
-        raise NotImplementedHere("searching a registry is not supported")
 
     # jobs
 
@@ -176,7 +188,7 @@ class ImagesApi:
             raise InvalidArgument("invalid reference format")
         reference = _pull_reference(query.text("fromImage"), query.text("tag"))
         platform = parse_platform(query.text("platform"))
-        auth = decode_auth(request.headers.get(_REGISTRY_AUTH, ""))
+        auth = decode_auth(request.headers.get(REGISTRY_AUTH, ""))
 
         async def job(say: progress.Say) -> None:
             await self.images.pull(
@@ -187,18 +199,40 @@ class ImagesApi:
         return Stream(progress.stream(job, held=1), eager=False)
 
     def _import(self, request: Request) -> Response:
+        """Make an image of an archive: the request's body (`-`), or what is at an address."""
         query = request.query
-        if query.text("fromSrc") != "-":
-            raise NotImplementedHere("importing from a URL is not supported; fetch the archive and import the file")
+        source = query.text("fromSrc")
+        address = source if source == "-" or "://" in source else f"http://{source}"
+        comment = query.text("message") or f"Imported from {source}"
+        name = _new_name(query) if query.text("repo") else None
 
         async def job(say: progress.Say) -> None:
-            image = await import_tree(self.images, request.body, _changes(query), comment=query.text("message"))
-            if query.text("repo"):
-                self._tag(image, query.text("repo"), query.text("tag"))
-            self.events.publish("image", "import", image.id, {"name": image.id})
+            async with self._archive(request, address, say) as archive:
+                image = await import_tree(self.images, archive, _changes(query), comment=comment)
+            if name is not None:
+                self._tag(image, name)
+            self._publish("import", image)
             say({"status": image.id})
 
         return Stream(progress.stream(job), eager=False)
+
+    @asynccontextmanager
+    async def _archive(self, request: Request, address: str, say: progress.Say) -> AsyncIterator[AsyncIterator[bytes]]:
+        if address == "-":
+            yield request.body
+            return
+        said = 0
+
+        def report(done: int, total: int) -> None:
+            nonlocal said
+            if not done:
+                say({"status": f"Downloading from {address}"})
+            elif done - said >= _STEP or done == total:
+                said = done
+                say(progress.message(Progress("Importing", "", done, total or None)))
+
+        async with self.images.fetched(address, report) as path:
+            yield in_thread(lambda: _pieces(path))
 
     async def load(self, request: Request) -> Response:
         quiet = request.query.flag("quiet")
@@ -212,9 +246,15 @@ class ImagesApi:
             for name in names:
                 what = "image ID" if is_digest(name) else "image"
                 say({"stream": f"Loaded {what}: {name}\n"})
-                self.events.publish("image", "load", self.images.get(name).id, {"name": name})
+                self._publish("load", self.images.get(name))
 
         return Stream(progress.stream(job, held=-1), eager=False)  # Docker tells all its failures in the stream
+
+
+def _pieces(path: str) -> Iterator[bytes]:
+    with open(path, "rb", buffering=0) as file:
+        while data := file.read(_PIECE):
+            yield data
 
 
 def _changes(query: Query) -> list[str]:
@@ -232,11 +272,25 @@ def _names_match(patterns: tuple[str, ...], image: Image) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
+def _new_name(query: Query) -> Reference:
+    """`repo` and `tag`: the name that an image shall get. InvalidArgument."""
+    reference = parse(query.text("repo"))
+    if reference.digest:
+        raise InvalidArgument("refusing to create a tag with a digest reference")
+    if reference.familiar_name in DIGEST_ALGORITHMS:
+        raise InvalidArgument("refusing to create an ambiguous tag using digest algorithm as name")
+    tag = query.text("tag")
+    return reference.with_tag(tag) if tag else reference.with_default_tag()
+
+
 def _pull_reference(name: str, tag: str) -> Reference:
-    """`fromImage` and `tag`, which may be a digest. InvalidArgument."""
+    """`fromImage` and `tag`, which may be a digest. InvalidArgument, Forbidden."""
+    reference = parse(name.removesuffix(":"))  # `pull --all-tags` of old clients leaves the colon
+    if reference.familiar_name == "scratch":
+        raise Forbidden("'scratch' is a reserved name")
     if not tag:
-        return parse(name).with_default_tag()
-    return parse(f"{name}@{tag}" if is_digest(tag) else f"{name}:{tag}")
+        return reference.with_default_tag()
+    return reference.with_digest(tag) if is_digest(tag) else reference.with_tag(tag)
 
 
 def parse_platform(text: str) -> str:
@@ -247,24 +301,3 @@ def parse_platform(text: str) -> str:
     if len(parts) == 1:
         return "" if text == "linux" else f"linux/{text}"
     return text
-
-
-def decode_auth(text: str) -> RegistryAuth | None:
-    """The header X-Registry-Auth: base64 (either alphabet, padded or not) of JSON. What cannot be read is no login."""
-    if not text:
-        return None
-    try:
-        padded = text.replace("-", "+").replace("_", "/").rstrip("=")
-        value = json.loads(base64.b64decode(padded + "=" * (-len(padded) % 4)))
-    except (binascii.Error, ValueError):
-        return None
-    return auth_of(value)
-
-
-def auth_of(value: object) -> RegistryAuth | None:
-    """One login of a client's configuration; None when there is nothing in it."""
-    if not isinstance(value, dict):
-        return None
-    names = ("username", "password", "identitytoken", "serveraddress")
-    found = [str(value.get(name) or "") for name in names]
-    return RegistryAuth(*found) if any(found[:3]) else None

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pyboxd.api import filters
 from pyboxd.api.filters import Filters
+from pyboxd.engine import expressions
 from pyboxd.engine.containers import Container, Containers
 from pyboxd.engine.model import Pairs, Status
 from pyboxd.engine.networking import Networking, expand_port
@@ -41,10 +42,7 @@ def parse(text: str) -> Filters:
         if not code.lstrip("-").isdigit():
             raise InvalidArgument(f"invalid filter 'exited={code}'")
     for name in found.get("name", ()):
-        try:
-            re.compile(name)
-        except re.error as error:
-            raise InvalidArgument(f"invalid filter 'name={name}': {error}") from None
+        expressions.check(name, f"filter 'name={name}'")
     return found
 
 

@@ -16,6 +16,7 @@ from pyboxd.api.containers import ContainersApi
 from pyboxd.api.events import EventsApi
 from pyboxd.api.images import ImagesApi
 from pyboxd.api.networks import NetworksApi
+from pyboxd.api.registry import RegistryApi
 from pyboxd.api.schema.system import Release
 from pyboxd.api.stats import StatsApi
 from pyboxd.api.streams import StreamsApi
@@ -93,6 +94,7 @@ class Rooms:
             StreamsApi(containers, execs, events),
             StatsApi(containers),
             ImagesApi(images, containers, events),
+            RegistryApi(images, events),
             VolumesApi(volumes),
             BuildApi(self._builder),
             ArchiveApi(containers, Views(images, preparation), events),

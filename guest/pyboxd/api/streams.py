@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from pyboxd.api.containers import terminal_size
 from pyboxd.api.schema import exec as schema
@@ -32,6 +32,8 @@ from pyboxd.server.message import (
 from pyboxd.server.routes import Route
 
 _MULTIPLEXED_SINCE = (1, 42)  # the API version that tells streams with frames by their type
+_BINARY_SINCE = (1, 28)  # that in which a WebSocket's frames are binary
+_CHOICE_SINCE = (1, 42)  # and that in which it has only the streams that are named
 Encoder = Callable[[int, bytes], bytes]
 
 
@@ -58,6 +60,7 @@ class StreamsApi:
     def routes(self) -> list[Route]:
         return [
             Route("POST", "/containers/{id}/attach", self.attach),
+            Route("GET", "/containers/{id}/attach/ws", self.attach_websocket),
             Route("GET", "/containers/{id}/logs", self.logs),
             Route("POST", "/containers/{id}/exec", self.exec_create),
             Route("POST", "/exec/{id}/start", self.exec_start),
@@ -68,30 +71,43 @@ class StreamsApi:
     # attach
 
     async def attach(self, request: Request) -> Response:
+        container = self._attachable(request)
+        tty = container.record.config.tty
+        run = await self._attach(container, _wanted(request, container), _encoder(tty))
+        return Hijack(run, _stream_type(request, tty))
+
+    async def attach_websocket(self, request: Request) -> Response:
+        """The streams are not told apart: there are no frames of Docker's within those of the WebSocket."""
+        from pyboxd.server.websocket import accept  # seldom asked for
+        from pyboxd.server.websocket_channel import over_websocket
+
+        container = self._attachable(request)
+        headers = accept(request.headers)
+        wanted = _wanted(request, container, every=request.version < _CHOICE_SINCE)
+        run = await self._attach(container, wanted, _raw)
+        binary = request.version >= _BINARY_SINCE
+        over = over_websocket(run, binary=binary, takes_input=wanted.stdin)
+        return Hijack(over, protocol="websocket", headers=headers)
+
+    def _attachable(self, request: Request) -> Container:
+        """The container that the path names. NotFound, Conflict."""
         container = self.containers.get(request.parameters["id"])
-        query = request.query
-        keys = streams.parse_detach_keys(query.text("detachKeys"))
         if container.state.status == Status.PAUSED:
             raise Conflict(f"container {container.id} is paused, unpause the container before attach")
         if container.state.status == Status.RESTARTING:
             raise Conflict(f"container {container.id} is restarting, wait until the container is running")
-        tty = container.record.config.tty
-        wanted = _Wanted(
-            stdin=query.flag("stdin") and query.flag("stream") and container.record.config.open_stdin,
-            stdout=query.flag("stdout"),
-            stderr=query.flag("stderr"),
-            history=query.flag("logs"),
-            live=query.flag("stream"),
-            keys=keys if tty else None,
-        )
+        return container
+
+    async def _attach(self, container: Container, wanted: _Wanted, encode: Encoder) -> Callable[[Channel], Awaitable[None]]:
+        """What speaks to the client afterwards."""
         # Asked for before the header goes out: what the process says from then on is not missed.
         source = await self._attachment(container, wanted) if wanted.live else None
         self.events.container(container.record, "attach")
 
         async def run(channel: Channel) -> None:
-            await self._attached(channel, container, wanted, source)
+            await self._attached(channel, container, wanted, encode, source)
 
-        return Hijack(run, _stream_type(request, tty))
+        return run
 
     async def _attachment(self, container: Container, wanted: _Wanted) -> asyncio.Future[Attachment | None]:
         """The attachment to the process, or to the one that will be started next."""
@@ -107,10 +123,9 @@ class StreamsApi:
         channel: Channel,
         container: Container,
         wanted: _Wanted,
+        encode: Encoder,
         source: asyncio.Future[Attachment | None] | None,
     ) -> None:
-        tty = container.record.config.tty
-        encode = _encoder(tty)
         if wanted.history:
             query = logs.LogQuery(stdout=wanted.stdout, stderr=wanted.stderr)
             async for entry in logs.read(container, _log_path(container), query):
@@ -140,7 +155,7 @@ class StreamsApi:
             stderr=query.flag("stderr"),
             since=parse_time(query.text("since")) if query.text("since") not in ("", "0") else 0,
             until=parse_time(query.text("until")) if query.text("until") not in ("", "0") else 0,
-            tail=int(tail) if tail.isdigit() else -1,
+            tail=int(tail) if tail.isascii() and tail.isdigit() and len(tail) < 19 else -1,
             follow=query.flag("follow"),
         )
         details = _details(container) if query.flag("details") else ""
@@ -211,6 +226,22 @@ class _Wanted:
     history: bool
     live: bool
     keys: bytes | None
+
+
+def _wanted(request: Request, container: Container, every: bool = False) -> _Wanted:
+    """What the query asks for; `every`: all streams, whether they are named or not. InvalidArgument."""
+    query = request.query
+    keys = streams.parse_detach_keys(query.text("detachKeys"))
+    config = container.record.config
+    live = query.flag("stream")
+    return _Wanted(
+        stdin=(every or query.flag("stdin")) and live and config.open_stdin,
+        stdout=every or query.flag("stdout"),
+        stderr=every or query.flag("stderr"),
+        history=query.flag("logs"),
+        live=live,
+        keys=keys if config.tty else None,
+    )
 
 
 def _log_path(container: Container) -> str:

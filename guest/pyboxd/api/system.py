@@ -1,4 +1,4 @@
-"""What is about the engine itself: ping, version, info, disk usage, logins; and what it has not."""
+"""What is about the engine itself: ping, version, info, disk usage; and what it has not."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class Surroundings:
     https_proxy: str = ""
     no_proxy: str = ""
     insecure_registries: tuple[str, ...] = ()
+    registry_mirror: str = ""
 
 
 @frozen
@@ -75,7 +76,6 @@ class SystemApi:
             Route("GET", "/version", self.version),
             Route("GET", "/info", self.info),
             Route("GET", "/system/df", self.disk_usage),
-            Route("POST", "/auth", self.auth),
             Route("POST", "/session", self.no_buildkit),
             Route("POST", "/grpc", self.no_buildkit),
             Route("GET", "/plugins", self.plugins),
@@ -114,6 +114,7 @@ class SystemApi:
                     https_proxy=around.https_proxy,
                     no_proxy=around.no_proxy,
                     insecure_registries=around.insecure_registries,
+                    registry_mirror=around.registry_mirror,
                     now=time.time_ns(),
                     listeners=self.events.listeners,
                 ),
@@ -155,13 +156,6 @@ class SystemApi:
                 layer = self.images.layer(diff_id)
                 sizes[diff_id] = layer.size if layer else 0
         return sum(sizes.values())
-
-    async def auth(self, request: Request) -> Response:
-        """A login is only kept by the client; whether it is right is seen at the first pull."""
-        body = await request.json()
-        if not isinstance(body, dict) or not body.get("username"):
-            raise InvalidArgument("a login needs a user name")
-        return Json({"Status": "Login Succeeded", "IdentityToken": ""})
 
     async def plugins(self, request: Request) -> Response:
         return Json([])

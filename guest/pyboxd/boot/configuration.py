@@ -55,6 +55,7 @@ class Configuration:
     certificates: str = ""  # PEM, extra roots
     shares: tuple[Share, ...] = ()
     insecure_registries: tuple[str, ...] = ()  # host[:port]
+    registry_mirror: str = ""  # host[:port]
     data_disk: bool = False
     ssh: SshKeys | None = None
     default_host_ip: str = "127.0.0.1"
@@ -79,6 +80,7 @@ def parse(params: Mapping[str, Any]) -> tuple[Configuration, Moment]:
         certificates=fields.text("certificates"),
         shares=tuple(_share(part) for part in fields.parts("shares")),
         insecure_registries=fields.list_of_texts("insecure_registries"),
+        registry_mirror=fields.text("registry_mirror"),
         data_disk=fields.flag("data_disk"),
         ssh=fields.part("ssh", lambda part: SshKeys(*part.texts("authorized_key", "host_key"))),
         default_host_ip=fields.text("default_host_ip", "127.0.0.1") or "127.0.0.1",

@@ -16,11 +16,14 @@ from pyboxd.image.builder.places import InRoot, Root
 from pyboxd.image.compression import decompressed
 from pyboxd.image.extract import Rules, extract, get_attributes
 from pyboxd.image.tarread import Kind, TarEntry, TarReader, clean_name
+from pyboxd.linux import constants as k
 from pyboxd.linux.inroot import Owner
+from pyboxd.linux.mount import filesystem_magic
 
 _PIECE = 256 * 1024
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_KERNEL = (k.PROC_SUPER_MAGIC, k.SYSFS_MAGIC, k.CGROUP2_SUPER_MAGIC)  # no files, and not to be read like files
 _GO_MODES = (  # Go's os.FileMode: bits for the kinds of file beside the permissions
     (stat.S_ISDIR, 1 << 31),
     (stat.S_ISLNK, 1 << 27),
@@ -111,6 +114,7 @@ class _Writer:
 
     def __init__(self) -> None:
         self._links: dict[tuple[int, int], str] = {}
+        self._of_kernel: dict[int, bool] = {}  # devices, and whether the kernel makes up what is there
 
     def entry(self, folder: int, name: str, shown: str) -> Iterator[bytes]:
         """One file, or a directory with all it holds."""
@@ -122,18 +126,22 @@ class _Writer:
         info.mode, info.uid, info.gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
         info.mtime = int(status.st_mtime)
         if stat.S_ISDIR(status.st_mode):
-            yield from self._directory(folder, name, info)
+            yield from self._directory(folder, name, info, status.st_dev)
         elif stat.S_ISREG(status.st_mode):
             yield from self._file(folder, name, info, status)
         elif not stat.S_ISSOCK(status.st_mode):
             yield self._special(folder, name, info, status)
 
-    def _directory(self, folder: int, name: str, info: tarfile.TarInfo) -> Iterator[bytes]:
+    def _directory(self, folder: int, name: str, info: tarfile.TarInfo, device: int) -> Iterator[bytes]:
         descriptor = os.open(name, _DIRECTORY, dir_fd=folder)
         try:
             prefix = info.name
             info.type, info.name = tarfile.DIRTYPE, f"{prefix}/"
             yield _header(info, descriptor)
+            if device not in self._of_kernel:
+                self._of_kernel[device] = filesystem_magic(descriptor) in _KERNEL
+            if self._of_kernel[device]:
+                return
             for inner in sorted(os.listdir(descriptor)):
                 yield from self.entry(descriptor, inner, f"{prefix}/{inner}")
         finally:

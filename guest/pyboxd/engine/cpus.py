@@ -38,11 +38,13 @@ def _read_list(path: str) -> frozenset[int]:
 
 def parse_list(text: str) -> frozenset[int]:
     """The numbers of "0-2,5". ValueError."""
+    if not _LIST.fullmatch(text):
+        raise ValueError(text)
     numbers: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.partition("-")
         low, high = int(first), int(last) if dash else int(first)
-        if low < 0 or high < low or high > 8191:
+        if not low <= high <= _LAST:
             raise ValueError(part)
         numbers.update(range(low, high + 1))
     return frozenset(numbers)

@@ -19,8 +19,9 @@ class Link:
 
 
 def links_of(record: Record) -> tuple[tuple[str, str], ...]:
-    """(container, alias) of all links, of whatever network."""
-    texts = (*(record.host.links or ()), *(text for endpoint in record.endpoints for text in endpoint.links))
+    """(container, alias) of the links on the default bridge; on other networks the embedded DNS answers for them."""
+    own = record.host.links if record.host.network_mode in ("bridge", "default", "") else ()
+    texts = (*(own or ()), *(text for found in record.endpoints if found.network == "bridge" for text in found.links))
     pairs = (text.partition(":") for text in texts)
     return tuple((name.removeprefix("/"), (alias or name).rpartition("/")[2]) for name, _, alias in pairs)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from pyboxd.engine import expressions
 from pyboxd.engine.model import LogConfig, Record
 from pyboxd.errors import InvalidArgument
 from pyboxd.runtime.spec import LogSettings
@@ -17,9 +18,11 @@ _LOCAL = (20 * 1000**2, 5)  # the driver `local`: bytes of a file, files
 
 def check(config: LogConfig) -> None:
     """InvalidArgument in Docker's words."""
-    for name, _ in config.config:
+    for name, value in config.config:
         if name not in _KNOWN:
             raise InvalidArgument(f"unknown log opt '{name}' for {config.type} log driver")
+        if name.endswith("-regex"):
+            expressions.check(value, f"log opt '{name}'")
     settings(config, "")
 
 
@@ -31,9 +34,10 @@ def settings(config: LogConfig, path: str) -> LogSettings:
     if "max-size" in options:
         size = parse_size(options["max-size"])
     if "max-file" in options:
-        if not options["max-file"].isdigit() or int(options["max-file"]) < 1:
+        count = options["max-file"]
+        if not count.isascii() or not count.isdigit() or len(count) > 9 or int(count) < 1:
             raise InvalidArgument("max-file cannot be less than 1")
-        files = int(options["max-file"])
+        files = int(count)
     return LogSettings(driver=config.type, path=path, max_size=size, max_file=files)
 
 
@@ -41,7 +45,7 @@ def parse_size(text: str) -> int:
     """Bytes of "10m" (decimal units, as Docker's logs have them); -1 is no limit. InvalidArgument."""
     if text == "-1":
         return -1
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]+)?)\s*([kmgt]?)i?b?", text.strip().lower())
     if found is None or float(found[1]) <= 0:
         raise InvalidArgument(f"invalid size: '{text}'")
     return int(float(found[1]) * _UNITS[found[2]])

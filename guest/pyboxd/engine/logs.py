@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 from pyboxd.engine.containers import Container
 from pyboxd.engine.timestamps import parse_rfc3339
-from pyboxd.errors import NotImplementedHere
+from pyboxd.errors import InvalidArgument, NotImplementedHere
 from pyboxd.frozen import frozen
 from pyboxd.linux import constants as k
 from pyboxd.linux.inotify import Inotify
 
 _BLOCK = 64 * 1024
+_LONGEST = 1024 * 1024  # bytes; several times what a line of the monitor's can be. What is longer is damage
 _STREAMS = {"stdout": 1, "stderr": 2}
 _CHANGES = k.IN_MODIFY | k.IN_CREATE | k.IN_MOVED_TO
 
@@ -71,7 +72,7 @@ async def read(container: Container, path: str, query: LogQuery) -> AsyncIterato
             if follower is not None:
                 follower.drain()
             for entry in reader.entries():
-                if query.until and parse_rfc3339(entry.time) > query.until:
+                if query.until and _moment(entry) > query.until:
                     return
                 if _wanted(entry, query):
                     yield entry
@@ -83,7 +84,15 @@ async def read(container: Container, path: str, query: LogQuery) -> AsyncIterato
 def _wanted(entry: LogEntry, query: LogQuery) -> bool:
     if not (query.stdout if entry.stream == 1 else query.stderr):
         return False
-    return not query.since or parse_rfc3339(entry.time) >= query.since
+    return not query.since or _moment(entry) >= query.since
+
+
+def _moment(entry: LogEntry) -> int:
+    """When a line was written, in nanoseconds; 0 for one whose time is damaged."""
+    try:
+        return parse_rfc3339(entry.time)
+    except InvalidArgument:
+        return 0
 
 
 class _Follower:
@@ -206,6 +215,8 @@ class _Reader:
             for line in lines:
                 if (entry := _parse(line)) is not None:
                     yield entry
+            if len(self._rest) > _LONGEST:
+                self._rest = b""
 
     def _room(self) -> int:
         """How much may be read at once."""
@@ -259,10 +270,10 @@ def _after_newline(block: bytes, count: int) -> int:
 
 
 def _parse(line: bytes) -> LogEntry | None:
-    """One line of the file; None for one that a full disk cut short."""
+    """One line of the file; None for one that is damaged. A crash may leave zeros in front of a line that is whole."""
     try:
-        value = json.loads(line)
+        value = json.loads(line.lstrip(b"\0"))
         text = value.get("log", "").encode("utf-8", "surrogateescape")
-        return LogEntry(_STREAMS.get(value.get("stream", ""), 1), value.get("time", ""), text)
-    except (ValueError, AttributeError):
+        return LogEntry(_STREAMS.get(value.get("stream", ""), 1), str(value.get("time", "")), text)
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return None

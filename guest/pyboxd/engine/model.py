@@ -240,6 +240,7 @@ class EndpointConfig:
     ipv4_address: str = ""
     mac_address: str = ""
     driver_options: Pairs = ()
+    link_local: tuple[str, ...] = ()  # further addresses, of 169.254.0.0/16
 
 
 @frozen

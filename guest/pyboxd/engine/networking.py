@@ -46,6 +46,8 @@ class Networking:
                 first.mac_address or record.config.mac_address,
                 address=first.ipv4_address,
                 names=dns_names(record, first, mode),
+                links=() if mode in _PREDEFINED else first.links,
+                link_local=first.link_local,
                 resolvers=record.host.dns,
             )
         except SystemFailure as error:
@@ -70,6 +72,8 @@ class Networking:
             mac=endpoint.mac_address,
             address=endpoint.ipv4_address,
             names=dns_names(record, endpoint, endpoint.network),
+            links=() if endpoint.network in _PREDEFINED else endpoint.links,
+            link_local=endpoint.link_local,
         )
 
     def owner(self, record: Record) -> Record:
@@ -197,7 +201,7 @@ def parse_port(text: str) -> tuple[int, str]:
     """ "80/tcp" -> (80, "tcp"). InvalidArgument."""
     number, _, protocol = text.partition("/")
     protocol = (protocol or "tcp").lower()
-    if not number.isdigit() or not 0 < int(number) < 65536:
+    if not _is_port(number) or not int(number):
         raise InvalidArgument(f"invalid port specification: {text}")
     if protocol not in ("tcp", "udp", "sctp"):
         raise InvalidArgument(f"invalid proto: {protocol}")
@@ -210,9 +214,13 @@ def parse_range(text: str) -> tuple[int, int]:
     high = high if dash else low
     if not text:
         return 0, 0
-    if not low.isdigit() or not high.isdigit() or not int(low) <= int(high) < 65536:
+    if not _is_port(low) or not _is_port(high) or int(low) > int(high):
         raise InvalidArgument(f"invalid port specification: '{text}'")
     return int(low), int(high)
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < 65536
 
 
 def expand_port(text: str) -> list[tuple[int, str]]:

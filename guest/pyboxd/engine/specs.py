@@ -23,7 +23,7 @@ from pyboxd.runtime.spec import (
     RootFilesystem,
 )
 
-_RULE = re.compile(r"([abc]) (\d+|\*):(\d+|\*) ([rwm]{1,3})")
+_RULE = re.compile(r"([abc]) ([0-9]{1,9}|\*):([0-9]{1,9}|\*) ([rwm]{1,3})")
 
 
 @frozen

@@ -109,6 +109,9 @@ async def _input(client: Client, attachment: Attachment, filter_: DetachFilter |
                 return True
         if filter_ is None:
             await attachment.close_stdin()
-    except (BrokenPipeError, ConnectionError):
-        pass  # the process ended; its output tells
+    except ConnectionError:
+        # The process takes no more; its output tells why. Read on: a client that still sends must not get stuck, and
+        # one behind a WebSocket says in the same way that it leaves.
+        while await client.read():
+            pass
     return False

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from pyboxd.errors import InvalidArgument
 
 ZERO = "0001-01-01T00:00:00Z"  # Go's zero time: "never"
-_GO_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_GO_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h)")
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_NUMBER = re.compile(r"(-?[0-9]{1,18})(?:\.([0-9]{1,9})[0-9]*)?")
+_LONGEST = (1 << 63) - 1  # nanoseconds, as Go keeps them
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9})\d*)?)?(Z|[+-]\d\d:?\d\d)?", re.IGNORECASE)
 
 
@@ -29,7 +31,7 @@ def rfc3339(nanoseconds: int, fixed: bool = False) -> str:
 def parse(text: str) -> int:
     """Nanoseconds of `since`, `until` and their like: seconds with a fraction, RFC 3339, or a Go duration before
     now ("10m"). InvalidArgument."""
-    number = re.fullmatch(r"(-?\d+)(?:\.(\d{1,9})\d*)?", text)
+    number = _NUMBER.fullmatch(text)
     if number:
         return int(number[1]) * 10**9 + int((number[2] or "0").ljust(9, "0"))
     if _GO_DURATION.match(text):
@@ -48,7 +50,7 @@ def parse_rfc3339(text: str) -> int:
     zone = "+00:00" if not zone or zone.upper() == "Z" else zone
     try:
         moment = datetime.fromisoformat(f"{date}T{clock}{zone}").astimezone(UTC)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InvalidArgument(f'parsing time "{text}": {error}') from None
     return int(moment.timestamp()) * 10**9 + int((fraction or "0").ljust(9, "0"))
 
@@ -57,4 +59,7 @@ def duration(text: str) -> int:
     """Nanoseconds of a Go duration ("1h30m"). InvalidArgument."""
     if not re.fullmatch(rf"(?:{_GO_DURATION.pattern})+", text):
         raise InvalidArgument(f'time: invalid duration "{text}"')
-    return sum(int(float(number) * _UNITS[unit]) for number, unit in _GO_DURATION.findall(text))
+    total = sum(float(number) * _UNITS[unit] for number, unit in _GO_DURATION.findall(text))
+    if total > _LONGEST:
+        raise InvalidArgument(f'time: invalid duration "{text}"')
+    return int(total)

@@ -76,6 +76,13 @@ class Views:
         with open_layers(lower, _empty()) as root:
             yield root
 
+    @asynccontextmanager
+    async def bare(self, container: Container) -> AsyncIterator[Root]:
+        """The root of a container without what is mounted in it, to be read. NotFound, OSError."""
+        lower = over_image(await self._images.mount_layers(self._images.get(container.record.image_id)))
+        with open_layers((specs.upper(directory_of(container.id)), *lower), _empty()) as root:
+            yield root
+
     @contextmanager
     def _put_together(self, record: Record, lower: tuple[str, ...], extra: Sequence[Mount]) -> Iterator[Root]:
         directory, place = directory_of(record.id), f"{_PLACES}/{record.short_id}"

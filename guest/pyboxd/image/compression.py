@@ -1,4 +1,4 @@
-"""Compressed streams in, plain chunks out: gzip, zstd, bzip2, xz, or none, told apart by their first bytes.
+"""Compressed streams in, plain chunks out: gzip, zstd, bzip2, xz, or none, told apart by their first bytes; and gzip out.
 
 Everything here is blocking and pull-style (iterators), made for a worker thread. Output comes in pieces of at most
 `PIECE` bytes whatever the input expands to, so a bomb costs no memory.
@@ -24,6 +24,8 @@ _MAGIC = (
     (b"\xfd7zXZ\x00", "xz"),
 )
 _LONGEST_MAGIC = 6
+_GZIP_LEVEL = 6  # as everybody's: what is pushed once is pulled often
+_GZIP_PIECE = 64 * 1024
 
 
 class _Decoder(Protocol):
@@ -62,6 +64,18 @@ def decompressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
     if kind == "xz":
         return _checked(kind, _unxz(everything))
     return everything
+
+
+def gzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """gzip of `chunks`: the same for the same bytes, as its head has no time and no name."""
+    encoder = zlib.compressobj(_GZIP_LEVEL, wbits=31)
+    made = bytearray()
+    for chunk in chunks:
+        made += encoder.compress(chunk)
+        if len(made) >= _GZIP_PIECE:
+            yield bytes(made)
+            made.clear()
+    yield bytes(made) + encoder.flush()
 
 
 def _checked(kind: str, pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -26,6 +26,14 @@ def digest_of(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
+def chain_ids(layers: Sequence[str]) -> tuple[str, ...]:
+    """The name of each layer over those below it (image-spec, config.md), lowest first."""
+    found: list[str] = []
+    for diff_id in layers:
+        found.append(digest_of(f"{found[-1]} {diff_id}".encode()) if found else diff_id)
+    return tuple(found)
+
+
 def decode(raw: bytes) -> ImageDocument:
     """Read a configuration; InvalidArgument says what is wrong with it."""
     if len(raw) > MAX_CONFIG:

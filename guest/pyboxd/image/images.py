@@ -108,6 +108,10 @@ class Images:
             self._database.execute("DELETE FROM image_removed WHERE id = ?", (identity,))
         return self._load(identity)
 
+    def layer_sizes(self, image: Image) -> dict[str, int]:
+        """Bytes of file content by diff id."""
+        return {diff_id: self._layer_size(diff_id) for diff_id in image.layers}
+
     def layer(self, diff_id: str) -> Layer | None:
         """A layer that an image already has, or None."""
         row = self._database.row("SELECT size FROM layer WHERE diff_id = ?", (diff_id,))
@@ -258,7 +262,7 @@ class Images:
             for name in names:
                 table = "image_digest" if name.digest else "image_tag"
                 self._database.execute(f"DELETE FROM {table} WHERE reference = ? AND image = ?", (str(name), identity))
-        removed += [Removed(untagged=name.familiar) for name in names]
+        removed += [Removed(untagged=name.familiar, image=identity) for name in names]
 
     def _delete(self, image: Image, removed: _Removals, *, prune: bool) -> _Names:
         """Take the image out, its names, what no other image has of its layers, and nameless unused parents.
@@ -273,8 +277,10 @@ class Images:
             else:
                 for table in ("image", "image_removed"):
                     self._database.execute(f"DELETE FROM {table} WHERE id = ?", (image.id,))
-        removed.append(Removed(deleted=image.id))
+        removed.append(Removed(deleted=image.id, image=image.id))
         graves = self._use.drop(image.layers)
+        gone = zip(image.layers, codec.chain_ids(image.layers), strict=True)
+        removed += [Removed(deleted=chain) for diff_id, chain in reversed([*gone]) if not self.layers.has(diff_id)]
         if prune and image.parent and self._exists(image.parent):
             parent = self._load(image.parent)
             if not (self.children(parent.id) or self.users(parent.id) or self._names(parent.id)):

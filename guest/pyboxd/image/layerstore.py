@@ -69,7 +69,7 @@ class LayerStore:
     ) -> None:
         self._helpers = helpers
         self._root = root
-        self._temporary = temporary
+        self.temporary = temporary
         self._mounts = mounts
 
     def path(self, diff_id: str) -> str:
@@ -135,7 +135,7 @@ class LayerStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _new_folder(self) -> str:
-        folder = f"{self._temporary}/layer-{secrets.token_hex(16)}"
+        folder = f"{self.temporary}/layer-{secrets.token_hex(16)}"
         os.makedirs(folder)
         return folder
 

@@ -15,7 +15,8 @@ GATEWAY = "10.0.2.2"  # QEMU's user network: the host's loopback
 class RegistrySettings:
     """`insecure` holds `host[:port]`; the proxies are URLs, `no_proxy` is the usual comma-separated list.
 
-    `gateway` is the address at which the user's own computer is reached.
+    `gateway` is the address at which the user's own computer is reached. `mirror`, `host[:port]` or "", has Docker
+    Hub's images: pulls ask it in the place of the hub.
     """
 
     insecure: frozenset[str] = frozenset()
@@ -23,6 +24,7 @@ class RegistrySettings:
     https_proxy: str = ""
     no_proxy: str = ""
     gateway: str = GATEWAY
+    mirror: str = ""
 
 
 @frozen
@@ -132,11 +134,41 @@ class Progress:
 
 
 @frozen
+class Pushed:
+    """A tag that a registry has now; `digest` and `size` (in bytes) are its manifest's."""
+
+    tag: str
+    digest: str
+    size: int
+
+
+@frozen
+class RemoteImage:
+    """What a registry has under a name; `size` is that of the manifest or index, in bytes."""
+
+    media_type: str
+    digest: str
+    size: int
+    platforms: tuple[Platform, ...]
+
+
+@frozen
+class SearchResult:
+    """A repository that a search has found."""
+
+    name: str
+    description: str
+    stars: int
+    official: bool
+
+
+@frozen
 class Removed:
-    """One record of an image removal: exactly one of the two is set."""
+    """One record of an image removal: exactly one of the first two is set."""
 
     untagged: str = ""  # familiar reference
-    deleted: str = ""  # image id or layer digest
+    deleted: str = ""  # image id, or a layer's chain id
+    image: str = ""  # id of the image that was untagged or deleted; "" for a layer
 
 
 @frozen

@@ -4,73 +4,65 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
 from collections.abc import Iterator
-from typing import Any
 
-from pyboxd.errors import InvalidArgument, NotFound, PyboxdError
-from pyboxd.frozen import frozen
+from pyboxd.errors import InvalidArgument, NotFound, PyboxdError, SystemFailure, Unauthorized
 from pyboxd.image import config as codec
-from pyboxd.image.distribution import Document, Registry
+from pyboxd.image.blobs import Blob, KnownBlobs
+from pyboxd.image.distribution import Registry
 from pyboxd.image.images import Images
 from pyboxd.image.layerstore import Layer
+from pyboxd.image.manifests import Manifest, choose, image_manifest, parse_document, verified_digest
 from pyboxd.image.model import Image, ImageDocument, Progress, ProgressSink, RegistrySettings, short_id
-from pyboxd.image.reference import Reference, check_digest, parse
+from pyboxd.image.reference import Reference, parse
+from pyboxd.image.refusal import Refused
 from pyboxd.image.workers import Stopped, run_blocking
 from pyboxd.model import RegistryAuth
 
 log = logging.getLogger(__name__)
 PARALLEL = 3  # layers at once, as Docker
 STEP = 512 * 1024  # bytes between two messages of progress
-_VARIANTS = {"arm64": ("v8", ""), "amd64": ("", "v1")}
-
-
-@frozen
-class Blob:
-    """A descriptor of a manifest."""
-
-    digest: str
-    size: int
-
-
-@frozen
-class Manifest:
-    """One image in a registry; `digest` is what the reference was pulled by (an index's when there is one)."""
-
-    digest: str
-    config: Blob
-    layers: tuple[Blob, ...]
 
 
 class Puller:
-    """Pulls images into a store."""
+    """Pulls images into a store; where their layers came from is remembered in `blobs`."""
 
-    def __init__(self, images: Images, settings: RegistrySettings) -> None:
+    def __init__(self, images: Images, settings: RegistrySettings, blobs: KnownBlobs) -> None:
         self._images = images
         self._settings = settings
+        self._blobs = blobs
+        self._read: set[str] = set()  # diff ids of the layers whose blobs came and were checked
 
     async def pull(
         self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None, progress: ProgressSink
     ) -> Image:
         """Pull `reference`; messages of progress come on the loop. Nothing is kept of a pull that fails."""
         wanted = parse(reference).with_default_tag()
+        registry = Registry.of(wanted, self._settings, auth)
+        try:
+            return await self._pull(registry, platform, progress)
+        except Refused as refused:
+            raise _translated(refused, registry) from refused
+
+    async def _pull(self, registry: Registry, platform: str, progress: ProgressSink) -> Image:
+        wanted = registry.reference
         loop = asyncio.get_running_loop()
 
         def report(state: Progress) -> None:
             loop.call_soon_threadsafe(progress, state)
 
-        registry = Registry(wanted, self._settings, auth)
         manifest, raw = await run_blocking(lambda _: self._describe(registry, platform), registry.stop)
         document = codec.decode(raw)
         if len(document.layers) != len(manifest.layers):
             raise InvalidArgument("invalid image: the manifest and the configuration name different layers")
-        _check_platform(document, platform, wanted)
+        check_platform(document, platform, wanted)
         progress(Progress(f"Pulling from {wanted.path}", wanted.tag or wanted.digest))
         known = self._known(codec.digest_of(raw))
         async with self._images.keeping(document.layers):
             layers = await self._layers(manifest, document, registry, report, progress)
             image = self._images.add(raw, layers)
+            self._blobs.found(wanted.name, dict(zip(document.layers, manifest.layers, strict=True)), self._read)
         fresh = self._name(image, wanted, manifest.digest) or not known
         progress(Progress(f"Digest: {manifest.digest}"))
         what = "Downloaded newer image" if fresh else "Image is up to date"
@@ -123,20 +115,21 @@ class Puller:
             return layer
         progress(Progress("Pulling fs layer", shown))
         layer = await self._images.layers.add(lambda stop: _verified(registry.with_stop(stop), blob, report), diff_id)
+        self._read.add(diff_id)
         progress(Progress("Pull complete", shown))
         return layer
 
     def _describe(self, registry: Registry, platform: str) -> tuple[Manifest, bytes]:
         reference = registry.reference
         document = registry.manifest(reference.digest or reference.tag)
-        digest = _digest(document, reference.digest or document.digest)
-        value = _parse(document)
+        digest = verified_digest(document, reference.digest or document.digest)
+        value = parse_document(document)
         if "manifests" in value:
-            chosen = _choose(value["manifests"], platform or f"linux/{self._images.architecture}")
+            chosen = choose(value["manifests"], platform or f"linux/{self._images.architecture}")
             inner = registry.manifest(chosen)
-            _digest(inner, chosen)
-            value = _parse(inner)
-        manifest = _manifest(value, digest)
+            verified_digest(inner, chosen)
+            value = parse_document(inner)
+        manifest = image_manifest(value, digest)
         raw = registry.document(manifest.config.digest, manifest.config.size)
         if codec.digest_of(raw) != manifest.config.digest:
             raise InvalidArgument(f"image configuration verification failed for digest {manifest.config.digest}")
@@ -161,48 +154,25 @@ def _verified(registry: Registry, blob: Blob, report: ProgressSink) -> Iterator[
     report(Progress("Download complete", shown))
 
 
-def _digest(document: Document, expected: str) -> str:
-    """The digest of what came; it must be the one that was asked for or told."""
-    if not expected:
-        return codec.digest_of(document.data)
-    check_digest(expected)
-    algorithm, _, value = expected.partition(":")
-    if hashlib.new(algorithm, document.data).hexdigest() != value:
-        raise InvalidArgument(f"manifest verification failed for digest {expected}")
-    return expected
+def _translated(refused: Refused, registry: Registry) -> PyboxdError:
+    """What a registry said, in Docker's words (moby, translatePullError)."""
+    reference = registry.reference
+    said = refused.words
+    if refused.code == "NAME_UNKNOWN":
+        return NotFound(f"repository {reference.familiar_name} not found: {said}")
+    if refused.status == 404:
+        return NotFound(f"manifest for {reference.familiar} not found: {said or 'manifest unknown: manifest unknown'}")
+    if refused.code == "UNAUTHORIZED" and registry.client.login.given:
+        return Unauthorized(said)
+    if refused.status in (401, 403):
+        return NotFound(
+            f"pull access denied for {reference.familiar_name}, repository does not exist or may require "
+            f"'docker login': {said}"
+        )
+    return SystemFailure(str(refused))
 
 
-def _parse(document: Document) -> dict[str, Any]:
-    try:
-        value = json.loads(document.data)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"invalid manifest: {error}") from error
-    if not isinstance(value, dict) or value.get("schemaVersion") != 2:
-        raise InvalidArgument("unsupported manifest: only schema version 2 and OCI manifests can be pulled")
-    items = value.get("manifests", [])
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise InvalidArgument("invalid manifest: manifests is not a list of objects")
-    if "manifests" in value and ("layers" in value or "config" in value):
-        raise InvalidArgument("invalid manifest: it is both an index and an image")
-    return value
-
-
-def _manifest(value: dict[str, Any], digest: str) -> Manifest:
-    try:
-        return Manifest(digest, _blob(value["config"]), tuple(_blob(item) for item in value["layers"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidArgument(f"invalid manifest: {error!r}") from error
-
-
-def _blob(value: dict[str, Any]) -> Blob:
-    digest, size = str(value["digest"]), int(value["size"])
-    check_digest(digest)
-    if size < 0:
-        raise ValueError("negative size")
-    return Blob(digest, size)
-
-
-def _check_platform(document: ImageDocument, platform: str, reference: Reference) -> None:
+def check_platform(document: ImageDocument, platform: str, reference: Reference) -> None:
     """NotFound unless the image is for `platform`, or none was asked for."""
     wanted = platform.split("/")
     actual = [document.os, document.architecture, document.variant]
@@ -211,26 +181,3 @@ def _check_platform(document: ImageDocument, platform: str, reference: Reference
             f"image with reference {reference.familiar} was found but does not match the specified platform: "
             f"wanted {platform}, actual: {'/'.join(filter(None, actual))}"
         )
-
-
-def _choose(manifests: list[dict[str, Any]], platform: str) -> str:
-    """The digest of the entry for `os/architecture[/variant]`."""
-    system, _, rest = platform.partition("/")
-    architecture, _, variant = rest.partition("/")
-    found = []
-    for item in manifests:
-        offered = item.get("platform")
-        if not isinstance(offered, dict):
-            continue
-        if offered.get("os") == system and offered.get("architecture") == architecture:
-            found.append((str(offered.get("variant", "")), str(item.get("digest", ""))))
-    order = (variant,) if variant else ("", *_VARIANTS.get(architecture, ()))
-    for wanted in order:
-        for offered_variant, digest in found:
-            if offered_variant == wanted:
-                check_digest(digest)
-                return digest
-    if found and not variant:
-        check_digest(found[0][1])
-        return found[0][1]
-    raise NotFound(f"no matching manifest for {platform} in the manifest list entries")

@@ -31,6 +31,7 @@ _REFERENCE = re.compile(
 _TAG_ONLY = re.compile(_TAG)
 _HEX_ID = re.compile(r"[a-f0-9]{64}")
 _DIGEST_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
+DIGEST_ALGORITHMS = tuple(_DIGEST_LENGTHS)
 
 
 @frozen
@@ -71,6 +72,12 @@ class Reference:
         if self.tag or self.digest:
             return self
         return Reference(self.domain, self.path, "latest")
+
+    def with_tag(self, tag: str) -> Reference:
+        """`name:tag`, whatever tag or digest this one has. InvalidArgument."""
+        if not is_tag(tag):
+            raise InvalidArgument("invalid tag format")
+        return Reference(self.domain, self.path, tag)
 
     def with_digest(self, digest: str) -> Reference:
         """`name@digest`, without the tag: the form of a repository digest."""

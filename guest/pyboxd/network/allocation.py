@@ -66,6 +66,17 @@ def check_address(text: str, subnet: IPv4Network, taken: Collection[IPv4Address]
     return address
 
 
+def check_link_local(text: str) -> IPv4Address:
+    """An address of 169.254.0.0/16 that was asked for. InvalidArgument."""
+    try:
+        address = IPv4Address(text)
+    except ValueError:
+        raise InvalidArgument(f"invalid link-local IP address: {text}") from None
+    if not address.is_link_local:
+        raise InvalidArgument(f"invalid link-local IP address: {text}")
+    return address
+
+
 def parse_subnet(text: str) -> IPv4Network:
     """A subnet in CIDR notation, given by its network address and big enough for a gateway and a container."""
     try:

@@ -150,6 +150,13 @@ def configure(route: netlink.RouteSocket, network: Network, endpoint: Endpoint) 
     )
 
 
+def add_link_local(route: netlink.RouteSocket, endpoint: Endpoint, addresses: Sequence[str]) -> None:
+    """Give the container's end further addresses that were asked for. InvalidArgument for others than IPv4's."""
+    for text in addresses:
+        allocation.check_link_local(text)
+        route.execute(netlink.add_address(route.link(endpoint.interface).index, text, 16))
+
+
 def set_default_route(route: netlink.RouteSocket, network: Network, endpoint: Endpoint) -> None:
     """Send what has no other way by that network."""
     index = route.link(endpoint.interface).index

@@ -59,6 +59,7 @@ def define(request: NetworkRequest, existing: Sequence[Network]) -> Network:
         subnet=subnet,
         gateway=_choose_gateway(request, subnet),
         ip_range=_choose_range(request, subnet),
+        reserved={name: allocation.check_address(text, subnet, ()) for name, text in request.reserved.items()},
         bridge=_choose_device(request, identity, existing),
         internal=request.internal,
         attachable=request.attachable,

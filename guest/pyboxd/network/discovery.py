@@ -44,10 +44,11 @@ class _Zone:
             return (IPv4Address(files.HOST_ADDRESS),)
         for network in self._networks():
             bare = name.removesuffix(f".{network.name.lower()}")
+            present = self.state.endpoints(network_id=network.id)
+            own = [endpoint.linked(bare) for endpoint in present if endpoint.container_id == self.container_id]
+            wanted = {bare, *(linked for names in own for linked in names)}
             found = tuple(
-                endpoint.address
-                for endpoint in self.state.endpoints(network_id=network.id)
-                if bare in (known.lower() for known in endpoint.names)
+                endpoint.address for endpoint in present if not wanted.isdisjoint(known.lower() for known in endpoint.names)
             )
             if found:
                 return found

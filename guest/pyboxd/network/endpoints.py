@@ -43,7 +43,7 @@ class Endpoints:
         guest's end of the pair, "" if it is still to be made."""
         assert network.subnet is not None and network.gateway is not None
         taken = {endpoint.address for endpoint in self._state.endpoints(network_id=network.id)}
-        taken |= {network.gateway, *leaving}
+        taken |= {network.gateway, *network.reserved.values(), *leaving}
         if wishes.address:
             address = allocation.check_address(wishes.address, network.subnet, taken)
         else:
@@ -59,6 +59,7 @@ class Endpoints:
             link=link or f"veth{identity[:8]}",
             interface=next(name for number in range(len(used) + 1) if (name := f"eth{number}") not in used),
             names=wishes.names,
+            links=wishes.links,
         )
 
     def attachment(self, endpoint: Endpoint, netns_path: str) -> Attachment:

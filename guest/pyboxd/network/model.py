@@ -33,6 +33,7 @@ class NetworkRequest:
     subnet: str = ""
     gateway: str = ""
     ip_range: str = ""
+    reserved: Mapping[str, str] = EMPTY
     internal: bool = False
     attachable: bool = False
     labels: Mapping[str, str] = EMPTY
@@ -50,6 +51,7 @@ class Network:
     subnet: IPv4Network | None = None
     gateway: IPv4Address | None = None
     ip_range: IPv4Network | None = None
+    reserved: Mapping[str, IPv4Address] = EMPTY  # by name: what no container gets, as somebody else has it
     bridge: str = ""  # name of its device in the guest
     internal: bool = False
     attachable: bool = False
@@ -70,7 +72,9 @@ class Wishes:
 
     mac: str = ""
     address: str = ""
+    link_local: tuple[str, ...] = ()  # more addresses, of 169.254.0.0/16
     names: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
 
 
 @frozen
@@ -85,6 +89,12 @@ class Endpoint:
     link: str  # the guest's end of the veth pair
     interface: str  # the container's end: "eth0", …
     names: tuple[str, ...] = ()  # answered by the network's DNS; the first one to reverse queries
+    links: tuple[str, ...] = ()  # "name:alias": what this container alone calls another one
+
+    def linked(self, alias: str) -> tuple[str, ...]:
+        """The names of the containers that this one calls `alias` (in lower case)."""
+        pairs = (text.partition(":") for text in self.links)
+        return tuple(name.lower() for name, _, called in pairs if called.lower() == alias)
 
     @property
     def owner(self) -> str:

@@ -150,17 +150,20 @@ class Networks:
         *,
         address: str = "",
         names: Sequence[str] = (),
+        links: Sequence[str] = (),
+        link_local: Sequence[str] = (),
         resolvers: Sequence[str] = (),
     ) -> Attachment:
         """Give a container its namespace, its first network and its published ports, or nothing of it.
 
         `mac` and `address` "" are chosen. `names` (the container's name first, aliases, its short id) is what
-        other containers of a user-defined network find it by; `resolvers` are asked for all other names there.
+        other containers of a user-defined network find it by; `links` ("name:alias") are what it alone calls others
+        there; `resolvers` are asked for all other names. `link_local` are further addresses of its interface.
         """
         found = self.get(network)
         if found.driver == "host":
             return _bare_attachment(container_id, GUEST_NAMESPACE, found)
-        wishes = Wishes(mac, address, tuple(names))
+        wishes = Wishes(mac, address, tuple(link_local), tuple(names), tuple(links))
         async with self._lock(container_id):
             if self._state.sandbox(container_id) is not None:
                 raise Conflict(f"container {container_id[:12]} is attached to a network already")
@@ -170,13 +173,21 @@ class Networks:
                 return await self._attach(container_id, found, ports, wishes, tuple(resolvers))
 
     async def connect(
-        self, container_id: str, network: str, *, mac: str = "", address: str = "", names: Sequence[str] = ()
+        self,
+        container_id: str,
+        network: str,
+        *,
+        mac: str = "",
+        address: str = "",
+        names: Sequence[str] = (),
+        links: Sequence[str] = (),
+        link_local: Sequence[str] = (),
     ) -> Attachment:
-        """Put an attached container into one more network."""
+        """Put an attached container into one more network; the rest as for `attach`."""
         found = self.get(network)
         if found.driver != "bridge":
             raise Forbidden(f"container cannot be connected to or disconnected from the {found.name} network")
-        wishes = Wishes(mac, address, tuple(names))
+        wishes = Wishes(mac, address, tuple(link_local), tuple(names), tuple(links))
         async with self._lock(container_id):
             sandbox = self._sandbox(container_id)
             if any(found.id == endpoint.network_id for endpoint in self._endpoints.of(container_id)):
@@ -245,6 +256,7 @@ class Networks:
                 undo.callback(self._state.remove_sandbox, container_id)
                 endpoint = self._place(undo, network, container_id, wishes, namespace.link)
                 self._fabric.plug_spare(network, endpoint, namespace)
+                bridge.add_link_local(namespace.route, endpoint, wishes.link_local)
                 if not network.internal:
                     bridge.set_default_route(namespace.route, network, endpoint)
                 undo.callback(self._discovery.stop, container_id)
@@ -262,6 +274,7 @@ class Networks:
             async with AsyncExitStack() as undo:
                 endpoint = self._place(undo, network, sandbox.container_id, wishes)
                 self._fabric.plug(network, endpoint, path, route)
+                bridge.add_link_local(route, endpoint, wishes.link_local)
                 if first and not network.internal:
                     bridge.set_default_route(route, network, endpoint)
                 await self._discovery.start(sandbox.container_id)

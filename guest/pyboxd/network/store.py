@@ -21,6 +21,10 @@ CREATE TABLE IF NOT EXISTS networks (
     subnet TEXT NOT NULL, gateway TEXT NOT NULL, ip_range TEXT NOT NULL, bridge TEXT NOT NULL,
     internal INTEGER NOT NULL, attachable INTEGER NOT NULL, labels TEXT NOT NULL, options TEXT NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS network_reserved (
+    network_id TEXT NOT NULL REFERENCES networks ON DELETE CASCADE, name TEXT NOT NULL, address TEXT NOT NULL,
+    PRIMARY KEY (network_id, name)
+) STRICT;
 """
 _STATE = """
 CREATE TABLE IF NOT EXISTS network_sandboxes (
@@ -29,7 +33,7 @@ CREATE TABLE IF NOT EXISTS network_sandboxes (
 CREATE TABLE IF NOT EXISTS network_endpoints (
     id TEXT PRIMARY KEY, container_id TEXT NOT NULL REFERENCES network_sandboxes ON DELETE CASCADE,
     network_id TEXT NOT NULL, address INTEGER NOT NULL, mac TEXT NOT NULL, link TEXT NOT NULL UNIQUE,
-    interface TEXT NOT NULL, names TEXT NOT NULL,
+    interface TEXT NOT NULL, names TEXT NOT NULL, links TEXT NOT NULL,
     UNIQUE (network_id, address), UNIQUE (container_id, network_id)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS network_ports (
@@ -45,7 +49,7 @@ _NETWORK = (
     "FROM networks "
 )
 _SANDBOX = "SELECT container_id, namespace, resolvers FROM network_sandboxes "
-_ENDPOINT = "SELECT id, container_id, network_id, address, mac, link, interface, names FROM network_endpoints "
+_ENDPOINT = "SELECT id, container_id, network_id, address, mac, link, interface, names, links FROM network_endpoints "
 _PORT = (
     "SELECT container_id, container_port, protocol, guest_port, asked_ip, bound_ip, host_port, reachable FROM network_ports "
 )
@@ -59,6 +63,9 @@ class NetworkStore:
         database.define(_NETWORKS)
         rows = database.rows(_NETWORK + "ORDER BY created, rowid")
         self._by_id = {network.id: network for network in map(_network, rows)}
+        for network_id, name, address in database.rows("SELECT network_id, name, address FROM network_reserved"):
+            network = self._by_id[network_id]
+            self._by_id[network_id] = replace(network, reserved={**network.reserved, name: IPv4Address(address)})
 
     def all(self) -> tuple[Network, ...]:
         """The oldest first."""
@@ -97,6 +104,8 @@ class NetworkStore:
                 json.dumps(dict(network.options)),
             ),
         )
+        for name, address in network.reserved.items():
+            self._database.execute("INSERT INTO network_reserved VALUES (?, ?, ?)", (network.id, name, str(address)))
 
     def remove(self, network_id: str) -> None:
         self._database.execute("DELETE FROM networks WHERE id = ?", (network_id,))
@@ -142,7 +151,7 @@ class StateStore:
 
     def add_endpoint(self, endpoint: Endpoint) -> None:
         self._database.execute(
-            "INSERT INTO network_endpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO network_endpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 endpoint.id,
                 endpoint.container_id,
@@ -152,6 +161,7 @@ class StateStore:
                 endpoint.link,
                 endpoint.interface,
                 " ".join(endpoint.names),
+                " ".join(endpoint.links),
             ),
         )
         self._endpoints[endpoint.id] = endpoint
@@ -235,7 +245,7 @@ def _sandbox(row: Row) -> Sandbox:
 
 
 def _endpoint(row: Row) -> Endpoint:
-    identity, container_id, network_id, address, mac, link, interface, names = row
+    identity, container_id, network_id, address, mac, link, interface, names, links = row
     return Endpoint(
         id=identity,
         container_id=container_id,
@@ -245,6 +255,7 @@ def _endpoint(row: Row) -> Endpoint:
         link=link,
         interface=interface,
         names=tuple(names.split()),
+        links=tuple(links.split()),
     )
 
 

@@ -265,9 +265,12 @@ class Monitor:
         if self._child and not self._exit:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._child.pidfd, signal.SIGKILL)
+            # What the child said last may have come in the same moment, and is of no interest any more.
+            self._loop.forget(self._child.end.fileno())
             self._loop.forget(self._child.pidfd)
             os.waitpid(self._child.pid, 0)
             self._remove_cgroup()
+            self._child = None
         for output in self._outputs:
             output.close()
         self._log.close()

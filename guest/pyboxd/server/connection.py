@@ -16,8 +16,7 @@ from typing import TypeAlias, cast
 
 import h11
 
-from pyboxd.errors import PyboxdError
-from pyboxd.server.hijack import HijackedChannel, run_hijack
+from pyboxd.server.hijack import HijackedChannel, end_sending, run_hijack
 from pyboxd.server.message import (
     JSON,
     Body,
@@ -173,7 +172,7 @@ class Connection:
         fields: Fields = []
         data = b""
         if isinstance(response, Json):
-            data = json.dumps(response.value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+            data = _encode(response.value) + b"\n"
             fields.append(("Content-Type", JSON))
         elif isinstance(response, Body):
             data = response.data
@@ -208,7 +207,9 @@ class Connection:
             if not response.eager:
                 try:
                     out = await anext(chunks, b"")
-                except PyboxdError as error:
+                except (ClientGone, asyncio.CancelledError):
+                    raise
+                except Exception as error:  # noqa: BLE001 - like one of the handler's
                     rendered = self._render(error)
                     assert isinstance(rendered, (Json, Empty))
                     return await self._send_whole(request, rendered)
@@ -240,10 +241,10 @@ class Connection:
                 pass
         if upgrade:
             lines = ["HTTP/1.1 101 UPGRADED", f"Content-Type: {response.content_type}"]
-            lines += ["Connection: Upgrade", "Upgrade: tcp"]
+            lines += ["Connection: Upgrade", f"Upgrade: {response.protocol}"]
         else:
             lines = ["HTTP/1.1 200 OK", "Content-Type: application/vnd.docker.raw-stream"]
-        lines += [f"{name}: {value}" for name, value in self._common]
+        lines += [f"{name}: {value}" for name, value in (*self._common, *response.headers.items())]
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         body = self._read_body() if chunked else None
         leftover = b"" if chunked else self._http.trailing_data[0]
@@ -273,14 +274,21 @@ class Connection:
         """
         if self._reader.at_eof() or self._writer.is_closing():
             return
-        if self._writer.can_write_eof():
-            self._writer.write_eof()
+        end_sending(self._writer)
         try:
             async with asyncio.timeout(LINGER):
                 while await self._reader.read(READ_SIZE):
                     pass
         except TimeoutError:
             pass
+
+
+def _encode(value: object) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # the name of a file that is no text: escaped, it has a form
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _is_small(event: h11.Request) -> bool:

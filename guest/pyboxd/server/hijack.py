@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 
 from pyboxd.server.message import Channel, ClientGone
 
@@ -18,6 +19,13 @@ HOLD = 0.015
 LINGER = 2.0
 
 log = logging.getLogger(__name__)
+
+
+def end_sending(writer: asyncio.StreamWriter) -> None:
+    """End our side of a connection, if it can and if there still is one."""
+    if writer.can_write_eof():
+        with suppress(OSError):  # the client is gone, which is not known here yet
+            writer.write_eof()
 
 
 class HijackedChannel:
@@ -59,8 +67,8 @@ class HijackedChannel:
             raise ClientGone("the client closed the connection") from error
 
     async def write_eof(self) -> None:
-        if self._writer.can_write_eof() and not self._writer.is_closing():
-            self._writer.write_eof()
+        if not self._writer.is_closing():
+            end_sending(self._writer)
 
     async def finish(self) -> None:
         """End our side, then let the client finish its own for a while (see `Connection._linger`)."""

@@ -7,10 +7,12 @@ answered with `{"message": …}` and the status of `server/status.py`; anything 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from pyboxd import jsontext
 from pyboxd.errors import InvalidArgument
 from pyboxd.frozen import frozen
 
@@ -19,6 +21,7 @@ RAW_STREAM = "application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"  # non-TTY hijacks, API 1.42 and newer
 JSON_LIMIT = 16 * 1024 * 1024  # bytes; a request's JSON body
 
+_INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
 _FALSE = frozenset({"", "0", "no", "false", "none"})
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -77,14 +80,16 @@ class Query:
         return default if values is None else values[0].strip().lower() not in _FALSE
 
     def integer(self, name: str, default: int = 0) -> int:
-        """A decimal number; `default` when absent or empty. Raises InvalidArgument on anything else."""
+        """A decimal number of 64 bits; `default` when absent or empty. Raises InvalidArgument on anything else."""
         text = self.text(name)
         if not text:
             return default
-        try:
-            return int(text)
-        except ValueError:
-            raise InvalidArgument(f"invalid value for {name}: {json.dumps(text)} is not a number") from None
+        if not _INTEGER.fullmatch(text):
+            raise InvalidArgument(f"invalid value for {name}: {json.dumps(text)} is not a number")
+        number = int(text)
+        if not -(1 << 63) <= number < 1 << 63:
+            raise InvalidArgument(f"invalid value for {name}: {json.dumps(text)} is out of range")
+        return number
 
 
 class Headers(Mapping[str, str]):
@@ -151,7 +156,7 @@ class Request:
         if kind.partition(";")[0].strip().lower() != JSON:
             raise InvalidArgument(f"unsupported Content-Type header ({kind}): must be '{JSON}'")
         try:
-            return json.loads(body)
+            return jsontext.loads(body)
         except ValueError as error:
             raise InvalidArgument(f"invalid JSON: {error}") from None
 
@@ -217,13 +222,16 @@ class Stream:
 class Hijack:
     """Take the connection over. `content_type` is what an upgrading client is told (RAW_STREAM for a TTY and
     for API versions before 1.42, else MULTIPLEXED_STREAM); a client that did not ask for an upgrade is told
-    RAW_STREAM. `run` gets the channel after the header was sent; when it returns, the connection is closed.
-    If the connection breaks, `run` is cancelled. Errors that the client must see as a status are raised by
-    the handler before it returns the Hijack.
+    RAW_STREAM. `protocol` and `headers` are what an upgrade to something else than bare bytes says. `run` gets
+    the channel after the header was sent; when it returns, the connection is closed. If the connection breaks,
+    `run` is cancelled. Errors that the client must see as a status are raised by the handler before it returns
+    the Hijack.
     """
 
     run: Callable[[Channel], Awaitable[None]]
     content_type: str = RAW_STREAM
+    protocol: str = "tcp"
+    headers: Mapping[str, str] = NOTHING
 
 
 Response = Json | Empty | Body | Stream | Hijack

@@ -195,8 +195,9 @@ class Engine:
         return ssh.has_sessions() or (rooms is not None and any(found.state.running for found in rooms.containers))
 
     def _surroundings(self) -> Surroundings:
-        proxies = self._configuration.proxies
-        return Surroundings(proxies.http, proxies.https, proxies.no, self._configuration.insecure_registries)
+        known = self._configuration
+        proxies = known.proxies
+        return Surroundings(proxies.http, proxies.https, proxies.no, known.insecure_registries, known.registry_mirror)
 
     # stop
 
@@ -241,7 +242,13 @@ def _ground() -> tuple[Database, Fabric, Namespaces]:
 
 def _registries(configuration: Configuration) -> RegistrySettings:
     proxies = configuration.proxies
-    return RegistrySettings(frozenset(configuration.insecure_registries), proxies.http, proxies.https, proxies.no)
+    return RegistrySettings(
+        frozenset(configuration.insecure_registries),
+        proxies.http,
+        proxies.https,
+        proxies.no,
+        mirror=configuration.registry_mirror,
+    )
 
 
 def _release() -> Release:

@@ -53,6 +53,7 @@ def configuration(
             for share in shares
         ],
         "insecure_registries": list(settings.insecure_registries),
+        "registry_mirror": settings.registry_mirror,
         "data_disk": True,
         "ssh": {"authorized_key": keys.ssh_user_public, "host_key": keys.ssh_host_key} if settings.ssh else None,
         "default_host_ip": settings.default_host_ip,

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from pyboxd.api import build, events, filters, images, listing, progress
+from pyboxd.api import build, events, filters, images, listing, progress, registry
 from pyboxd.api.archive import encode_stat, in_thread
 from pyboxd.api.paths import HostPaths
 from pyboxd.database import Database
@@ -271,12 +271,12 @@ class TestLogins:
     @pytest.mark.parametrize("padding", [True, False])
     def test_every_way_to_write_it(self, encode: Any, padding: bool) -> None:
         text = encode(json.dumps({"username": "ü?>", "password": "p"}).encode()).decode()
-        found = images.decode_auth(text if padding else text.rstrip("="))
+        found = registry.decode_auth(text if padding else text.rstrip("="))
         assert found == RegistryAuth("ü?>", "p")
 
     @pytest.mark.parametrize("text", ["", "e30=", "!!!", "bnVsbA=="])
     def test_none(self, text: str) -> None:
-        assert images.decode_auth(text) is None
+        assert registry.decode_auth(text) is None
 
     def test_by_registry(self) -> None:
         config = {"https://index.docker.io/v1/": {"username": "a", "password": "b"}, "localhost:5000": {}}

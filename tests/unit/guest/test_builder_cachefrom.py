@@ -51,7 +51,7 @@ def test_a_whole_build_is_taken_over(lab: ImageLab) -> None:
     again = find(lab, source, second, COPY, WHOLE)
     assert again is not None and again.id == third.id, "nothing of it depends on the time"
     removed = asyncio.run(lab.images.remove(source.id))
-    assert [item.deleted for item in removed] == [source.id] and lab.images.get(third.id)
+    assert [item.deleted for item in removed if item.image] == [source.id] and lab.images.get(third.id)
     lab.assert_tidy()
 
 
@@ -62,6 +62,13 @@ def test_the_source_itself_is_the_end_of_the_same_build(lab: ImageLab) -> None:
     assert found is not None and (found.id, found.parent) == (source.id, base.id)
     other = find(lab, source, base, RUN, WITH_ENV)
     assert other is not None and other.id != source.id and other.config == WITH_ENV
+
+
+def test_only_the_sources_and_what_they_were_built_on_are_caches(lab: ImageLab) -> None:
+    base, source = image(lab, [BASE], ImageConfig()), image(lab, [BASE, RUN], WHOLE)
+    lab.images.set_parent(source.id, base.id)
+    assert cachefrom.is_part(lab.images, (source,), source) and cachefrom.is_part(lab.images, (source,), base)
+    assert not cachefrom.is_part(lab.images, (base,), source) and not cachefrom.is_part(lab.images, (), base)
 
 
 def test_from_scratch(lab: ImageLab) -> None:

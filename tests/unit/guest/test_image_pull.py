@@ -12,8 +12,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -22,10 +20,12 @@ import zstandard
 
 from pyboxd.errors import InvalidArgument, NotFound, PyboxdError, SystemFailure, Unauthorized
 from pyboxd.image import distribution
+from pyboxd.image.blobs import KnownBlobs
 from pyboxd.image.model import Image, RegistrySettings
 from pyboxd.image.pull import Puller
-from pyboxd.image.reference import parse
+from pyboxd.image.registry import Client
 from pyboxd.model import RegistryAuth
+from tests.support.http_server import Reply, Seen, Server, serving
 from tests.support.image_lab import ImageLab, Sample, tar
 from tests.support.registry import Registry, free_port, running_registry
 
@@ -54,7 +54,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 def pull(lab: ImageLab, name: str, *, platform: str = "", auth: RegistryAuth | None = None) -> Image:
-    puller = Puller(lab.images, HOME)
+    puller = Puller(lab.images, HOME, KnownBlobs(lab.database))
     return asyncio.run(puller.pull(name, platform=platform, auth=auth, progress=lab.said.append))
 
 
@@ -105,6 +105,13 @@ def put_image(
 
 
 # -- a real registry ---------------------------------------------------------------------------------
+
+
+def test_a_mirror_stands_in_for_the_hub(lab: ImageLab, registry: Registry) -> None:
+    settings = RegistrySettings(gateway="127.0.0.1", mirror=registry.address)
+    puller = Puller(lab.images, settings, KnownBlobs(lab.database))
+    image = asyncio.run(puller.pull("me/app:1", platform="", auth=RegistryAuth("me", "wrong"), progress=lab.said.append))
+    assert image.references == ("me/app:1",) and image.repo_digests[0].startswith("me/app@sha256:")
 
 
 def test_pull_by_tag_and_again(lab: ImageLab, registry: Registry) -> None:
@@ -221,68 +228,6 @@ def test_nobody_listens(lab: ImageLab) -> None:
 
 
 # -- servers that misbehave --------------------------------------------------------------------------
-
-
-@dataclass
-class Reply:
-    status: int = 200
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-    cut: int = -1  # bytes after which the connection ends
-
-
-@dataclass
-class Seen:
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes = b""
-
-
-class Server:
-    """Answers with what `answer` makes of a request, and remembers the requests."""
-
-    def __init__(self, answer: Callable[[Seen], Reply]) -> None:
-        self.seen: list[Seen] = []
-        self.answer = answer
-        self.entered = threading.Event()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                length = int(self.headers.get("Content-Length") or 0)
-                heads = {key.lower(): value for key, value in self.headers.items()}
-                seen = Seen(self.command, self.path, heads, self.rfile.read(length))
-                outer.seen.append(seen)
-                reply = outer.answer(seen)
-                self.send_response(reply.status)
-                for key, value in reply.headers.items():
-                    self.send_header(key, value)
-                self.send_header("Content-Length", str(len(reply.body)))
-                self.end_headers()
-                self.wfile.write(reply.body if reply.cut < 0 else reply.body[: reply.cut])
-
-            do_POST = do_GET
-
-            def log_message(self, format: str, *arguments: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.address = f"localhost:{self.server.server_port}"
-
-
-@contextmanager
-def serving(answer: Callable[[Seen], Reply]) -> Iterator[Server]:
-    found = Server(answer)
-    thread = threading.Thread(target=found.server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield found
-    finally:
-        found.server.shutdown()
-        thread.join()
-        found.server.server_close()
 
 
 def files(sample: Sample = SAMPLE, **changes: object) -> dict[str, bytes]:
@@ -529,18 +474,18 @@ def test_a_login_is_not_taken_up_again_behind_a_redirect(lab: ImageLab) -> None:
 
 @pytest.mark.parametrize("address", ["localhost:631", "127.0.0.1", "[::1]:631", "10.0.2.2:631"])
 def test_a_registry_cannot_send_the_engine_to_the_users_computer(address: str) -> None:
-    registry = distribution.Registry(parse("registry.example.com/app:1"))
+    client = Client("registry.example.com")
     with pytest.raises(SystemFailure, match="which is this computer"):
-        registry._connection(f"http://{address}/token")
+        client._connection(f"http://{address}/token")
 
 
 def test_the_login_of_a_proxy() -> None:
     settings = RegistrySettings(http_proxy="http://us%40er:p%3Aw@proxy:3128", https_proxy="http://me@proxy:3128")
-    registry = distribution.Registry(parse("registry.example.com/app:1"), settings)
-    connection, target, heads = registry._connection("http://registry.example.com/v2/")
+    client = Client("registry.example.com", settings)
+    connection, target, heads = client._connection("http://registry.example.com/v2/")
     assert (connection.host, connection.port, target) == ("proxy", 3128, "http://registry.example.com/v2/")
     assert heads == {"Proxy-Authorization": basic("us@er:p:w")}
-    connection, target, heads = registry._connection("https://registry.example.com/v2/")
+    connection, target, heads = client._connection("https://registry.example.com/v2/")
     assert (connection.host, connection.port, target, heads) == ("proxy", 3128, "/v2/", {})
     assert connection._tunnel_headers == {"Proxy-Authorization": basic("me:")}  # type: ignore[attr-defined]
 
@@ -560,7 +505,9 @@ def test_a_cancelled_pull_leaves_nothing(lab: ImageLab, where: str) -> None:
         return plain(found)(seen)
 
     async def run(address: str) -> None:
-        task = asyncio.ensure_future(Puller(lab.images, HOME).pull(f"{address}/app:1", progress=lab.said.append))
+        task = asyncio.ensure_future(
+            Puller(lab.images, HOME, KnownBlobs(lab.database)).pull(f"{address}/app:1", progress=lab.said.append)
+        )
         await asyncio.to_thread(entered.wait, 30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

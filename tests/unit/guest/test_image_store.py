@@ -36,8 +36,9 @@ def lab(tmp_path: Path) -> Iterator[ImageLab]:
 
 
 def remove(lab: ImageLab, name: str, **options: bool) -> list[str]:
+    """What is told of names and images; layers are left out."""
     found = asyncio.run(lab.images.remove(name, **options))
-    return [item.untagged or item.deleted for item in found]
+    return [item.untagged or item.deleted for item in found if item.image]
 
 
 def use(lab: ImageLab, identity: str, *, running: bool) -> None:
@@ -195,6 +196,16 @@ def test_children_keep_their_parent(lab: ImageLab) -> None:
     lab.assert_empty()
 
 
+def test_layers_that_go_are_told_by_their_chain_ids(lab: ImageLab) -> None:
+    first, second = lab.add(b"base", b"1", b"2"), lab.add(b"base")
+    layers = lab.images.get(first).layers
+    chains = codec.chain_ids(layers)
+    assert chains[:2] == (layers[0], codec.digest_of(f"{layers[0]} {layers[1]}".encode()))
+    told = asyncio.run(lab.images.remove(first))
+    assert told == [Removed(deleted=first, image=first), Removed(deleted=chains[2]), Removed(deleted=chains[1])]
+    assert asyncio.run(lab.images.remove(second))[1:] == [Removed(deleted=layers[0])]
+
+
 def test_shared_layers_stay_for_the_others(lab: ImageLab) -> None:
     first, second = lab.add(b"base", b"1"), lab.add(b"base", b"2")
     remove(lab, first)
@@ -209,10 +220,12 @@ def test_prune_takes_what_is_wanted_and_unused(lab: ImageLab) -> None:
     lab.images.tag(tagged, "t")
     use(lab, used, running=False)
     removed = asyncio.run(lab.images.prune(lambda image: not image.references))
-    assert removed == [Removed(deleted=child), Removed(deleted=parent)]
+    assert [item for item in removed if item.image] == [
+        Removed(deleted=child, image=child), Removed(deleted=parent, image=parent)]  # fmt: skip
     assert {image.id for image in lab.images.list()} == {used, tagged}
     removed = asyncio.run(lab.images.prune(lambda image: True))
-    assert removed == [Removed(untagged="t:latest"), Removed(deleted=tagged)]
+    assert [item for item in removed if item.image] == [
+        Removed(untagged="t:latest", image=tagged), Removed(deleted=tagged, image=tagged)]  # fmt: skip
     lab.assert_tidy()
 
 

@@ -70,6 +70,13 @@ def test_a_wrong_hardware_address_is_refused(text: str) -> None:
         allocation.check_mac(text)
 
 
+def test_link_local_addresses() -> None:
+    assert str(allocation.check_link_local("169.254.8.8")) == "169.254.8.8"
+    for wrong in ("10.0.0.1", "fe80::1", "x"):
+        with pytest.raises(InvalidArgument, match="invalid link-local"):
+            allocation.check_link_local(wrong)
+
+
 def test_subnets_come_from_dockers_pools_in_order() -> None:
     taken = [SUBNET]
     chosen = [allocation.free_subnet(taken)]

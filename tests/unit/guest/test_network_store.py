@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from pyboxd.database import Database
+from pyboxd.frozen import replace
 from pyboxd.network import definitions
 from pyboxd.network.model import Endpoint, NetworkRequest, Port, Sandbox
 from pyboxd.network.store import NetworkStore, StateStore
 
-WEB = Endpoint("e1", "a", "n1", IPv4Address("172.17.0.2"), "02:42:ac:11:00:02", "veth1", "eth0", ("web", "www"))
+WEB = Endpoint("e1", "a", "n1", IPv4Address("172.17.0.2"), "02:42:ac:11:00:02", "veth1", "eth0", ("web", "www"), ("db:x",))
 MORE = Endpoint("e2", "a", "n2", IPv4Address("172.18.0.2"), "02:42:ac:12:00:02", "veth2", "eth1")
 OTHER = Endpoint("e3", "b", "n1", IPv4Address("172.17.0.3"), "02:42:ac:11:00:03", "veth3", "eth0")
 PORT = Port("a", 80, "tcp", 20000, "", "127.0.0.1", 8080, reachable=True)
@@ -35,11 +36,16 @@ def test_networks_are_there_when_the_database_is_opened_again(tmp_path: Path) ->
     store = NetworkStore(Database(str(tmp_path / "engine.db")))
     store.add_all(definitions.predefined())
     request = NetworkRequest("own", ip_range="10.5.1.0/24", subnet="10.5.0.0/16", labels={"a": "b"}, options={"c": "d"})
-    store.add_all([definitions.define(request, store.all())])
+    store.add_all([definitions.define(replace(request, reserved={"router": "10.5.1.9"}), store.all())])
     again = NetworkStore(Database(str(tmp_path / "engine.db")))
     assert again.all() == store.all() and [network.name for network in again.all()][-1] == "own"
     own = again.by_name("own")
-    assert own is not None and again.by_id(own.id) == own and again.by_id_prefix(own.id[:20]) == (own,)
+    assert (
+        own is not None
+        and own.reserved == {"router": IPv4Address("10.5.1.9")}
+        and again.by_id(own.id) == own
+        and again.by_id_prefix(own.id[:20]) == (own,)
+    )
     again.remove(own.id)
     assert again.by_name("own") is None
     assert len(NetworkStore(Database(str(tmp_path / "engine.db"))).all()) == 3

@@ -34,7 +34,7 @@ def test_everything_of_the_specification(settings: Settings, tmp_path: Path) -> 
     params = configuration.configuration("default", settings, made, [share], "PEM", {}, pool)
     assert set(json.loads(json.dumps(params))) == {
         "hostname", "time", "entropy", "api", "dns", "proxies", "certificates",
-        "shares", "insecure_registries", "data_disk", "ssh", "default_host_ip",
+        "shares", "insecure_registries", "registry_mirror", "data_disk", "ssh", "default_host_ip",
     }  # fmt: skip
     assert len(base64.b64decode(params["entropy"])) == 64
     again = configuration.configuration("work", settings, made, [], "", {}, pool)

@@ -138,9 +138,11 @@ def mount(point: MountPoint) -> JsonObject:
 def network_settings(view: NetworkView) -> JsonObject:
     """One entry of `Networks`."""
     config = view.config
-    addressing = {"IPv4Address": config.ipv4_address} if config.ipv4_address else None
+    addressing: JsonObject = {"IPv4Address": config.ipv4_address} if config.ipv4_address else {}
+    if config.link_local:
+        addressing["LinkLocalIPs"] = list(config.link_local)
     return {
-        "IPAMConfig": addressing,
+        "IPAMConfig": addressing or None,
         "Links": list(config.links) or None,
         "Aliases": list(config.aliases) or None,
         "MacAddress": view.mac or config.mac_address,

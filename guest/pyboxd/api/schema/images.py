@@ -11,6 +11,26 @@ from pyboxd.errors import InvalidArgument
 from pyboxd.image.model import HistoryItem, Image, Removed
 from pyboxd.model import ImageConfig
 
+Version = tuple[int, int]  # of the API
+NEWEST: Version = (1, 51)
+# Since when clients are told so (moby, api/docs/CHANGELOG.md).
+_NAMELESS_IS_EMPTY: Version = (1, 43)
+_NO_VIRTUAL_SIZE: Version = (1, 44)
+_NO_CONTAINER: Version = (1, 45)
+_IMAGE_CONFIG: Version = (1, 50)
+_CONTAINERS_COUNTED: Version = (1, 51)
+_OF_CONTAINERS: JsonObject = {
+    "Hostname": "",
+    "Domainname": "",
+    "AttachStdin": False,
+    "AttachStdout": False,
+    "AttachStderr": False,
+    "Tty": False,
+    "OpenStdin": False,
+    "StdinOnce": False,
+    "Image": "",
+}
+
 
 def created_at(text: str) -> int:
     """Seconds since the epoch of an RFC 3339 date in an image; 0 for none."""
@@ -20,22 +40,27 @@ def created_at(text: str) -> int:
         return 0
 
 
-def summary(image: Image, containers: int) -> JsonObject:
-    """One entry of the list; `containers` is how many were made from it."""
-    return {
-        "Containers": containers,
+def summary(image: Image, containers: int, version: Version = NEWEST, shared: int = -1) -> JsonObject:
+    """One entry of the list; `containers` is how many were made from it, `shared` how many bytes of its layers other
+    images have, too (-1: not asked for)."""
+    tags, digests = list(image.references), list(image.repo_digests)
+    if version < _NAMELESS_IS_EMPTY and not tags and not digests:
+        tags, digests = ["<none>:<none>"], ["<none>@<none>"]
+    value: JsonObject = {
+        "Containers": containers if version >= _CONTAINERS_COUNTED else -1,
         "Created": created_at(image.created),
         "Id": image.id,
         "Labels": dict(image.config.labels) or None,
         "ParentId": image.parent,
-        "RepoDigests": list(image.repo_digests),
-        "RepoTags": list(image.references),
-        "SharedSize": -1,
+        "RepoDigests": digests,
+        "RepoTags": tags,
+        "SharedSize": shared,
         "Size": image.size,
     }
+    return value if version >= _NO_VIRTUAL_SIZE else value | {"VirtualSize": image.size}
 
 
-def inspect(image: Image) -> JsonObject:
+def inspect(image: Image, version: Version = NEWEST) -> JsonObject:
     """GET /images/{name}/json."""
     document = image.document
     value: JsonObject = {
@@ -47,11 +72,15 @@ def inspect(image: Image) -> JsonObject:
         "Created": image.created or rfc3339(0),
         "DockerVersion": document.docker_version,
         "Author": image.author,
-        "Config": config(image.config),
+        "Config": config(image.config, version),
         "Architecture": image.architecture,
     }
     if document.variant:
         value["Variant"] = document.variant
+    if version < _NO_CONTAINER:
+        value |= {"Container": "", "ContainerConfig": config(ImageConfig(), version)}
+    if version < _NO_VIRTUAL_SIZE:
+        value["VirtualSize"] = image.size
     return value | {
         "Os": image.os,
         "Size": image.size,
@@ -61,25 +90,15 @@ def inspect(image: Image) -> JsonObject:
     }
 
 
-def config(image: ImageConfig) -> JsonObject:
-    """`Config` of an image: a container's configuration with the keys that images do not set at their zero values."""
-    value: JsonObject = {
-        "Hostname": "",
-        "Domainname": "",
-        "User": image.user,
-        "AttachStdin": False,
-        "AttachStdout": False,
-        "AttachStderr": False,
-    }
+def config(image: ImageConfig, version: Version = NEWEST) -> JsonObject:
+    """`Config` of an image. Old clients get the keys of containers, too, which images do not set."""
+    value: JsonObject = dict(_OF_CONTAINERS) if version < _IMAGE_CONFIG else {}
     if image.exposed_ports:
         value["ExposedPorts"] = {port: {} for port in image.exposed_ports}
     value |= {
-        "Tty": False,
-        "OpenStdin": False,
-        "StdinOnce": False,
+        "User": image.user,
         "Env": list(image.env) or None,
         "Cmd": None if image.cmd is None else list(image.cmd),
-        "Image": "",
         "Volumes": {path: {} for path in image.volumes} or None,
         "WorkingDir": image.working_dir,
         "Entrypoint": None if image.entrypoint is None else list(image.entrypoint),

@@ -49,6 +49,7 @@ def decode_create(value: object) -> NetworkRequest:
         for key, attribute in (("Subnet", "subnet"), ("Gateway", "gateway"), ("IPRange", "ip_range")):
             if pool.get(key):
                 found[attribute] = TEXT.decode(pool[key], f"IPAMConfig.{key}")
+        found["reserved"] = dict(PAIRS.decode(given(pool, "AuxiliaryAddresses", {}), "IPAMConfig.AuxiliaryAddresses"))
     return NetworkRequest(**found)
 
 
@@ -74,9 +75,11 @@ def network(item: Network, members: Sequence[Member]) -> JsonObject:
     """One network."""
     pools: list[JsonObject] = []
     if item.subnet is not None:
-        pool = {"Subnet": str(item.subnet), "Gateway": str(item.gateway)}
+        pool: JsonObject = {"Subnet": str(item.subnet), "Gateway": str(item.gateway)}
         if item.ip_range is not None:
             pool["IPRange"] = str(item.ip_range)
+        if item.reserved:
+            pool["AuxiliaryAddresses"] = {name: str(address) for name, address in item.reserved.items()}
         pools.append(pool)
     return {
         "Name": item.name,

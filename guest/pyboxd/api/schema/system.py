@@ -68,6 +68,7 @@ class Facts:
     https_proxy: str
     no_proxy: str
     insecure_registries: Sequence[str]
+    registry_mirror: str
     now: int
     listeners: int
 
@@ -112,7 +113,7 @@ def info(release: Release, facts: Facts) -> JsonObject:
         "OSType": "linux",
         "Architecture": facts.machine,
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": _registries(facts.insecure_registries),
+        "RegistryConfig": _registries(facts.insecure_registries, facts.registry_mirror),
         "NCPU": facts.cpus,
         "MemTotal": facts.memory,
         "GenericResources": None,
@@ -147,10 +148,11 @@ def info(release: Release, facts: Facts) -> JsonObject:
     }
 
 
-def _registries(insecure: Sequence[str]) -> JsonObject:
+def _registries(insecure: Sequence[str], mirror: str) -> JsonObject:
+    mirrors = [f"https://{mirror}/"] if mirror else []
     configs: JsonObject = {name: {"Name": name, "Mirrors": [], "Secure": False, "Official": False} for name in insecure}
-    configs["docker.io"] = {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True}
-    return {"InsecureRegistryCIDRs": ["127.0.0.0/8"], "IndexConfigs": configs, "Mirrors": []}
+    configs["docker.io"] = {"Name": "docker.io", "Mirrors": mirrors, "Secure": True, "Official": True}
+    return {"InsecureRegistryCIDRs": ["127.0.0.0/8"], "IndexConfigs": configs, "Mirrors": mirrors}
 
 
 def disk_usage(

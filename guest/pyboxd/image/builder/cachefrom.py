@@ -28,6 +28,20 @@ def sources(images: ImageStore, names: Iterable[str]) -> tuple[tuple[Image, ...]
     return tuple(found), tuple(missing)
 
 
+def is_part(images: ImageStore, candidates: Iterable[Image], image: Image) -> bool:
+    """Whether `image` is one of the candidates or an image that one of them was built on."""
+    for source in candidates:
+        identity = source.id
+        while identity:
+            if identity == image.id:
+                return True
+            try:
+                identity = images.get(identity).parent
+            except NotFound:  # removed since
+                break
+    return False
+
+
 def find(
     images: ImageStore, candidates: Iterable[Image], parent: Image | None, step: str, config: ImageConfig
 ) -> Image | None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 from pyboxd.errors import InvalidArgument, NotImplementedHere
@@ -23,8 +23,18 @@ def is_remote(source: str) -> bool:
     return source.startswith(("http://", "https://", "git@", "git://", "ssh://"))
 
 
-async def fetch(address: str, target: str, folder: str, proxies: Mapping[str, str], checksum: str) -> Extra:
-    """Download into `folder`. The name is the address's last part, or `target`'s when that names a file."""
+async def fetch(
+    address: str,
+    target: str,
+    folder: str,
+    proxies: Mapping[str, str],
+    checksum: str,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Extra:
+    """Download into `folder`. The name is the address's last part, or `target`'s when that names a file.
+
+    `report` is told in the thread that reads: bytes that are there, from 0 on, and how many there will be (0: unknown).
+    """
     if not address.startswith(("http://", "https://")) or re.search(r"\.git(#|$)", address):
         raise NotImplementedHere(f"ADD of a git repository is not supported: {address}")
     if checksum and not _CHECKSUM.match(checksum):
@@ -36,13 +46,15 @@ async def fetch(address: str, target: str, folder: str, proxies: Mapping[str, st
         raise InvalidArgument(f"cannot determine filename for source {address}")
     path = f"{folder}/file"
     try:
-        await run_blocking(lambda stop: _download(address, path, proxies, checksum, stop))
+        await run_blocking(lambda stop: _download(address, path, proxies, checksum, stop, report))
     except (OSError, ValueError) as error:  # urllib's own errors are OSErrors
         raise InvalidArgument(f"failed to download {address}: {error}") from error
     return Extra(name or "file", path, downloaded=True)
 
 
-def _download(address: str, path: str, proxies: Mapping[str, str], checksum: str, stop: Stop) -> None:
+def _download(
+    address: str, path: str, proxies: Mapping[str, str], checksum: str, stop: Stop, report: Callable[[int, int], None]
+) -> None:
     import urllib.request
 
     from pyboxd.image.trust import tls_context
@@ -57,7 +69,8 @@ def _download(address: str, path: str, proxies: Mapping[str, str], checksum: str
     digest = hashlib.new(checksum.partition(":")[0] or "sha256")
     with opener.open(address, timeout=TIMEOUT) as answer, open(path, "wb") as file:
         stop.on_stop(answer.close)
-        _receive(answer, file, digest, stop)
+        total = int(answer.headers.get("Content-Length") or 0)
+        _receive(answer, file, digest, stop, lambda done: report(done, total))
         modified = answer.headers.get("Last-Modified")
     found = f"{checksum.partition(':')[0]}:{digest.hexdigest()}"
     if checksum and found != checksum:
@@ -67,11 +80,13 @@ def _download(address: str, path: str, proxies: Mapping[str, str], checksum: str
     os.utime(path, (moment, moment))
 
 
-def _receive(answer: IO[bytes], file: IO[bytes], digest: Any, stop: Stop) -> None:
+def _receive(answer: IO[bytes], file: IO[bytes], digest: Any, stop: Stop, report: Callable[[int], None]) -> None:
+    report(0)
     while data := answer.read(_PIECE):
         stop.check()
         digest.update(data)
         file.write(data)
+        report(file.tell())
 
 
 def _moment(modified: str | None) -> float:

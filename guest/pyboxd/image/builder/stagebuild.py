@@ -31,6 +31,8 @@ from pyboxd.image.workers import Stop, run_blocking
 from pyboxd.model import ImageConfig
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_STDERR = 2
+_RED, _PLAIN = "\x1b[91m", "\x1b[0m"  # as Docker's builder marks stderr
 _WRONG_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST, errno.EINVAL)
 _NOP = " ".join((*metadata.DEFAULT_SHELL, "#(nop)"))
 
@@ -333,10 +335,14 @@ class StageBuild:
         identity = self._session.cache.find(parent, self._key(step, condition))
         if identity is None:
             return None
+        session = self._session
         try:
-            return self._session.images.get(identity)
+            image = session.images.get(identity)
         except NotFound:  # removed since
             return None
+        if session.request.cache_from and not cachefrom.is_part(session.images, session.cache_sources, image):
+            return None  # who names caches wants no others
+        return image
 
     def _of_cache_source(self, step: str, condition: list[str] | None) -> Image | None:
         session = self._session
@@ -365,7 +371,7 @@ def _failure(error: OSError, what: str) -> PyboxdError:
 
 
 class _Printer:
-    """Text of a command's output; a character that comes in two pieces stays whole."""
+    """Text of a command's output, what it says on stderr in red; a character that comes in two pieces stays whole."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -373,4 +379,5 @@ class _Printer:
         self._decoders = {1: new("replace"), 2: new("replace")}
 
     def __call__(self, stream: int, data: bytes) -> None:
-        self._say(self._decoders[stream].decode(data))
+        text = self._decoders[stream].decode(data)
+        self._say(f"{_RED}{text}{_PLAIN}" if stream == _STDERR and text else text)
