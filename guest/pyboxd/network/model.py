@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
+from types import MappingProxyType
 from typing import Protocol
 
 from pyboxd.frozen import frozen
@@ -22,6 +23,9 @@ class PortPublisher(Protocol):
     async def release(self, protocol: str, host_ip: str, host_port: int) -> None:
         """Stop listening; `host_ip` and `host_port` as `publish` returned them."""
         ...
+
+
+NOBODY: Mapping[str, IPv4Address] = MappingProxyType({})
 
 
 @frozen
@@ -51,7 +55,7 @@ class Network:
     subnet: IPv4Network | None = None
     gateway: IPv4Address | None = None
     ip_range: IPv4Network | None = None
-    reserved: Mapping[str, IPv4Address] = EMPTY  # by name: what no container gets, as somebody else has it
+    reserved: Mapping[str, IPv4Address] = NOBODY  # by name: what no container gets, as somebody else has it
     bridge: str = ""  # name of its device in the guest
     internal: bool = False
     attachable: bool = False
