@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 
 _ONLINE = "/sys/devices/system/cpu/online"
 _NODES = "/sys/devices/system/node/online"
+_LIST = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*")
+_LAST = 8191  # the kernel's own bound of a number
+_LONGEST = 4096  # characters
 
 
 def count() -> int:
@@ -38,7 +42,7 @@ def _read_list(path: str) -> frozenset[int]:
 
 def parse_list(text: str) -> frozenset[int]:
     """The numbers of "0-2,5". ValueError."""
-    if not _LIST.fullmatch(text):
+    if len(text) > _LONGEST or not _LIST.fullmatch(text):
         raise ValueError(text)
     numbers: set[int] = set()
     for part in text.split(","):
