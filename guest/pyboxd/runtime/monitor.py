@@ -225,7 +225,7 @@ class Monitor:
     def _open_terminal(self, descriptor: int) -> None:
         assert self._spec
         self._terminal = descriptor
-        self._outputs.append(Output(self._loop, descriptor, wire.STDOUT, self._on_output))
+        self._outputs.append(Output(self._loop, descriptor, wire.STDOUT, self._on_output, terminal=True))
         if self._spec.open_stdin:
             self._input = Input(self._loop, os.dup(descriptor))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 from collections.abc import Callable
 
 from .eventloop import READ, WRITE, EventLoop
@@ -12,14 +13,26 @@ from .peer import Peer
 
 _CHUNK = 65536
 _ENOUGH = 65536  # input that may wait here before its sender is not read any more
+_LINE_END = 0.001  # seconds for a terminal's line to get its end
 _PIPE_LIMIT = 1 << 20  # the most that a pipe can hold, /proc/sys/fs/pipe-max-size
 
 
 class Output:
-    """One stream of output; `on_data` gets what comes, and b"" once at its end."""
+    """One stream of output; `on_data` gets what comes, and b"" once at its end. A terminal's lines come whole where
+    they can: the kernel hands over a line and its end one after the other.
+    """
 
-    def __init__(self, loop: EventLoop, descriptor: int, kind: int, on_data: Callable[[Output, bytes], None]) -> None:
+    def __init__(
+        self,
+        loop: EventLoop,
+        descriptor: int,
+        kind: int,
+        on_data: Callable[[Output, bytes], None],
+        *,
+        terminal: bool = False,
+    ) -> None:
         self.kind = kind
+        self._terminal = terminal
         self.closed = False
         self._loop = loop
         self._descriptor = descriptor
@@ -55,8 +68,11 @@ class Output:
 
     def _handle(self, _events: int) -> None:
         data = self._read()
-        if data is not None:
-            self._pass_on(data)
+        if data is None:
+            return
+        if self._terminal and data and not data.endswith(b"\n") and select.select([self._descriptor], [], [], _LINE_END)[0]:
+            data += self._read() or b""  # an end is told again by the next read
+        self._pass_on(data)
 
     def _read(self) -> bytes | None:
         """Bytes, b"" at the end, None if there is nothing now."""

@@ -204,6 +204,20 @@ def test_the_end_of_output_is_told_once(turns: Turns) -> None:
     assert seen == [b""]
 
 
+def test_a_terminal_loses_nothing_of_a_line_without_an_end(turns: Turns) -> None:
+    ours, theirs = os.openpty()
+    seen: list[bytes] = []
+    output = Output(turns.loop, ours, wire.STDOUT, lambda _, data: seen.append(data), terminal=True)
+    os.write(theirs, b"name: ")
+    turns.until(lambda: seen == [b"name: "])
+    os.write(theirs, b"one\ntwo")
+    turns.until(lambda: b"".join(seen) == b"name: one\r\ntwo")
+    os.write(theirs, b"!")
+    os.close(theirs)
+    turns.until(lambda: output.closed)
+    assert b"".join(seen) == b"name: one\r\ntwo!" and seen[-1] == b""
+
+
 def test_a_loop_forgets() -> None:
     loop = EventLoop()
     read, write = os.pipe()
