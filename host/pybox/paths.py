@@ -53,6 +53,11 @@ class Paths:
         return self.config / "settings.toml"
 
     @property
+    def logins_file(self) -> Path:
+        """Return the file of logins to registries, which its owner alone can read."""
+        return self.config / "logins.json"
+
+    @property
     def accelerators_file(self) -> Path:
         """Return the file of verdicts on accelerators."""
         return self.state / "accelerators.json"

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import os
-import queue
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pybox.app.ignore import IgnoreRules
+from pybox.app.logins import Logins
+from pybox.app.tarstream import packed
 from pybox.engine.client import EngineClient, Query
 from pybox.errors import EngineError, UsageProblem
 from pybox.frozen import frozen
-
-CHUNK = 256 * 1024
 
 
 @frozen
@@ -42,7 +39,7 @@ class BuildRequest:
     platform: str = ""
 
 
-def build(client: EngineClient, request: BuildRequest, show: Callable[[str], None]) -> str:
+def build(client: EngineClient, request: BuildRequest, logins: Logins, show: Callable[[str], None]) -> str:
     """Build; the image's id. Raises EngineError with the failed step's exit status in `exit_code`."""
     name, extra = _dockerfile(request)
     query: Query = {
@@ -62,10 +59,7 @@ def build(client: EngineClient, request: BuildRequest, show: Callable[[str], Non
         "platform": request.platform or None,
         "version": 1,
     }
-    headers = {
-        "Content-Type": "application/x-tar",
-        "X-Registry-Config": base64.urlsafe_b64encode(b"{}").decode(),
-    }
+    headers = {"Content-Type": "application/x-tar", "X-Registry-Config": logins.configuration_header()}
     return follow(client.json_lines("POST", "/build", query, _stream(request, name, extra), headers), show)
 
 
@@ -110,57 +104,17 @@ def _dockerfile(request: BuildRequest) -> tuple[str, bytes | None]:
 
 
 def _stream(request: BuildRequest, dockerfile: str, extra: bytes | None) -> Iterator[bytes]:
-    """The context as a tar stream, made by a thread while it is sent."""
-    pieces: queue.Queue[bytes | BaseException | None] = queue.Queue(16)
-    gone = threading.Event()
-    writer = _QueueWriter(pieces, gone)
+    """The context as a tar stream."""
 
-    def pack() -> None:
-        try:
-            with tarfile.open(fileobj=writer, mode="w|", bufsize=CHUNK, format=tarfile.PAX_FORMAT) as archive:
-                for path, name in _files(request.context, dockerfile):
-                    _add(archive, path, name)
-                if extra is not None:
-                    info = tarfile.TarInfo(dockerfile)
-                    info.size = len(extra)
-                    archive.addfile(info, io.BytesIO(extra))
-            writer.put(None)
-        except _ReaderGone:
-            return
-        except BaseException as error:  # noqa: BLE001 - raised again where the stream is read
-            writer.put(error)
+    def fill(archive: tarfile.TarFile) -> None:
+        for path, name in _files(request.context, dockerfile):
+            _add(archive, path, name)
+        if extra is not None:
+            info = tarfile.TarInfo(dockerfile)
+            info.size = len(extra)
+            archive.addfile(info, io.BytesIO(extra))
 
-    threading.Thread(target=pack, daemon=True).start()
-    try:
-        while (piece := pieces.get()) is not None:
-            if isinstance(piece, BaseException):
-                raise piece
-            yield piece
-    finally:
-        gone.set()
-
-
-class _ReaderGone(Exception):
-    pass
-
-
-class _QueueWriter(io.RawIOBase):
-    def __init__(self, pieces: queue.Queue[bytes | BaseException | None], gone: threading.Event) -> None:
-        self._pieces = pieces
-        self._gone = gone
-
-    def write(self, data: Any) -> int:
-        self.put(bytes(data))
-        return len(data)
-
-    def put(self, piece: bytes | BaseException | None) -> None:
-        while not self._gone.is_set():
-            try:
-                self._pieces.put(piece, timeout=0.2)
-            except queue.Full:
-                continue
-            return
-        raise _ReaderGone
+    return packed(fill)
 
 
 def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:

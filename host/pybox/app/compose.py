@@ -11,6 +11,7 @@ from pybox.paths import Paths
 
 if TYPE_CHECKING:
     from pybox.app.fresh import Fresh
+    from pybox.app.logins import Logins
     from pybox.app.machines import Machines, Report
     from pybox.engine.client import EngineClient
     from pybox.hostos.interface import Console
@@ -53,6 +54,16 @@ def fresh(origin: str, report: Report) -> Fresh:
     from pybox.app.fresh import Fresh
 
     return Fresh(machines(), paths(), origin, report)
+
+
+def logins() -> Logins:
+    """The logins to registries: pybox's own, and what docker's client has."""
+    import os
+
+    from pybox.app.logins import Logins
+
+    folder = os.environ.get("DOCKER_CONFIG")
+    return Logins(paths().logins_file, (Path(folder) if folder else Path.home() / ".docker") / "config.json")
 
 
 def console() -> Console:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from pybox.app import options
+from pybox.app.endpoints import is_user_defined, networks
 from pybox.app.streams import Pumps, detach_keys
 from pybox.engine.client import EngineClient
 from pybox.errors import EngineError
@@ -20,6 +21,7 @@ from pybox.frozen import frozen
 if TYPE_CHECKING:
     from pybox.hostos.interface import Console
 
+Pull = Callable[[str, bool], None]  # of an image, and whether it was found missing
 NOT_FOUND, NOT_EXECUTABLE, REFUSED = 127, 126, 125
 
 
@@ -35,6 +37,16 @@ class RunRequest:
     tty: bool = False
     name: str | None = None
     pull: str = "missing"
+    platform: str = ""
+    sig_proxy: bool = True
+
+    @property
+    def streams(self) -> frozenset[str]:
+        """Which of stdin, stdout and stderr are attached."""
+        if self.detach:
+            return frozenset()
+        asked = frozenset(self.flags["attach"])
+        return asked or frozenset({"stdout", "stderr", *(["stdin"] if self.interactive else [])})
 
 
 def create_body(request: RunRequest) -> dict[str, Any]:
@@ -42,26 +54,28 @@ def create_body(request: RunRequest) -> dict[str, Any]:
     flags = request.flags
     exposed, bindings = options.ports(flags["publish"], flags["expose"])
     volumes = [options.volume(text) for text in flags["volume"]]
-    attached = not request.detach
+    streams = request.streams
+    mode, endpoints = networks(flags)
     body: dict[str, Any] = {
         "Image": request.image,
         "Cmd": list(request.command) or None,
         "Env": options.environment(flags["env"], flags["env_file"]),
-        "Labels": options.pairs(flags["label"]),
+        "Labels": options.pairs([*options.lines(flags["label_file"]), *flags["label"]]),
         "Tty": request.tty,
         "OpenStdin": request.interactive,
-        "StdinOnce": request.interactive and attached,
-        "AttachStdin": request.interactive and attached,
-        "AttachStdout": attached,
-        "AttachStderr": attached,
+        "StdinOnce": request.interactive and not request.detach,
+        "AttachStdin": "stdin" in streams,
+        "AttachStdout": "stdout" in streams,
+        "AttachStderr": "stderr" in streams,
         "ExposedPorts": exposed,
         "Volumes": {text: {} for text in volumes if ":" not in text},
         "User": flags["user"] or "",
         "WorkingDir": flags["workdir"] or "",
         "Hostname": flags["hostname"] or "",
+        "Domainname": flags["domainname"] or "",
         "StopSignal": flags["stop_signal"] or "",
         "StopTimeout": flags["stop_timeout"],
-        "HostConfig": _host_config(flags, bindings, [text for text in volumes if ":" in text]),
+        "HostConfig": _host_config(flags, bindings, [text for text in volumes if ":" in text], mode),
     }
     if flags["entrypoint"] is not None:
         body["Entrypoint"] = [flags["entrypoint"]] if flags["entrypoint"] else [""]
@@ -73,43 +87,34 @@ def create_body(request: RunRequest) -> dict[str, Any]:
             "Interval": options.duration(flags["health_interval"] or "0s"),
             "Timeout": options.duration(flags["health_timeout"] or "0s"),
             "StartPeriod": options.duration(flags["health_start_period"] or "0s"),
+            "StartInterval": options.duration(flags["health_start_interval"] or "0s"),
             "Retries": flags["health_retries"],
         }
-    network = flags["network"] or "default"
-    if flags["network_alias"]:
-        body["NetworkingConfig"] = {"EndpointsConfig": {network: {"Aliases": list(flags["network_alias"])}}}
+    if endpoints:
+        body["NetworkingConfig"] = {"EndpointsConfig": endpoints}
     return body
 
 
-def _host_config(flags: dict[str, Any], bindings: dict[str, Any], binds: list[str]) -> dict[str, Any]:
-    def amount(name: str) -> int:
-        return options.size(flags[name]) if flags[name] else 0
-
-    swap = flags["memory_swap"]
+def _host_config(flags: dict[str, Any], bindings: dict[str, Any], binds: list[str], mode: str) -> dict[str, Any]:
     return {
         "Binds": binds,
         "Mounts": [options.mount(text) for text in flags["mount"]],
         "Tmpfs": {path: rest for path, _, rest in (text.partition(":") for text in flags["tmpfs"])},
         "PortBindings": bindings,
         "PublishAllPorts": flags["publish_all"],
-        "NetworkMode": flags["network"] or "default",
+        "NetworkMode": mode,
+        "Links": [] if is_user_defined(mode) else list(flags["link"]),
         "RestartPolicy": options.restart_policy(flags["restart"]),
         "AutoRemove": flags["rm"],
-        "Memory": amount("memory"),
-        "MemorySwap": -1 if swap == "-1" else amount("memory_swap"),
-        "MemoryReservation": amount("memory_reservation"),
-        "NanoCpus": options.nano_cpus(flags["cpus"]) if flags["cpus"] else 0,
-        "CpuShares": flags["cpu_shares"] or 0,
-        "CpuQuota": flags["cpu_quota"] or 0,
-        "CpuPeriod": flags["cpu_period"] or 0,
-        "CpusetCpus": flags["cpuset_cpus"] or "",
-        "PidsLimit": flags["pids_limit"],
-        "BlkioWeight": flags["blkio_weight"] or 0,
+        **options.limits(flags),
+        "BlkioWeightDevice": [options.weight(text) for text in flags["blkio_weight_device"]],
+        "MemorySwappiness": flags["memory_swappiness"],
+        "OomKillDisable": flags["oom_kill_disable"] or None,
         "BlkioDeviceReadBps": [options.throttle(text) for text in flags["device_read_bps"]],
         "BlkioDeviceWriteBps": [options.throttle(text) for text in flags["device_write_bps"]],
         "BlkioDeviceReadIOps": [options.throttle(text) for text in flags["device_read_iops"]],
         "BlkioDeviceWriteIOps": [options.throttle(text) for text in flags["device_write_iops"]],
-        "ShmSize": amount("shm_size"),
+        "ShmSize": options.size(flags["shm_size"]) if flags["shm_size"] else 0,
         "Ulimits": [options.ulimit(text) for text in flags["ulimit"]],
         "Sysctls": options.pairs(flags["sysctl"]),
         "CapAdd": list(flags["cap_add"]),
@@ -118,44 +123,53 @@ def _host_config(flags: dict[str, Any], bindings: dict[str, Any], binds: list[st
         "ReadonlyRootfs": flags["read_only"],
         "SecurityOpt": list(flags["security_opt"]),
         "Devices": [options.device(text) for text in flags["device"]],
+        "DeviceCgroupRules": list(flags["device_cgroup_rule"]),
+        "DeviceRequests": [options.gpus(flags["gpus"])] if flags["gpus"] else [],
         "GroupAdd": list(flags["group_add"]),
         "ExtraHosts": list(flags["add_host"]),
         "Dns": list(flags["dns"]),
+        "DnsOptions": list(flags["dns_option"]),
         "DnsSearch": list(flags["dns_search"]),
         "Init": flags["init"] or None,
         "IpcMode": flags["ipc"] or "",
         "PidMode": flags["pid"] or "",
+        "UsernsMode": flags["userns"] or "",
         "UTSMode": flags["uts"] or "",
         "CgroupnsMode": flags["cgroupns"] or "",
+        "CgroupParent": flags["cgroup_parent"] or "",
+        "Runtime": flags["runtime"] or "",
+        "StorageOpt": options.pairs(flags["storage_opt"]) or None,
+        "Annotations": options.pairs(flags["annotation"]) or None,
+        "VolumesFrom": list(flags["volumes_from"]),
+        "VolumeDriver": flags["volume_driver"] or "",
         "OomScoreAdj": flags["oom_score_adj"] or 0,
         "LogConfig": {"Type": flags["log_driver"] or "", "Config": options.pairs(flags["log_opt"])},
     }
 
 
-def create(client: EngineClient, request: RunRequest, pull: Callable[[str], None]) -> str:
-    """Create the container, pulling a missing image first; its id. Warnings are the caller's to show."""
-    query = {"name": request.name} if request.name else {}
+def create(client: EngineClient, request: RunRequest, pull: Pull) -> tuple[str, list[str]]:
+    """Create the container, pulling a missing image first; its id, and what the engine warns of."""
+    query = {"name": request.name or None, "platform": request.platform or None}
     body = create_body(request)
     if request.pull == "always":
-        pull(request.image)
+        pull(request.image, False)
     try:
         answer = client.post("/containers/create", query, body)
     except EngineError as error:
         if error.status != 404 or request.pull == "never" or "No such image" not in error.brief:
             raise
-        pull(request.image)
+        pull(request.image, True)
         answer = client.post("/containers/create", query, body)
-    return str(answer["Id"])
+    return str(answer["Id"]), list(answer.get("Warnings") or [])
 
 
-def run(client: EngineClient, request: RunRequest, console: Console, pull: Callable[[str], None]) -> int:
-    """`pybox run` in the foreground: attach, wait, start, stream; the container's exit status."""
-    identity = create(client, request, pull)
+def run(client: EngineClient, identity: str, request: RunRequest, console: Console) -> int:
+    """`pybox run` in the foreground, of a new container: attach, wait, start, stream; its exit status."""
     auto_remove = bool(request.flags["rm"])
     with ExitStack() as stack:
         stream = client.hijack(
             f"/containers/{identity}/attach",
-            {"stream": True, "stdin": request.interactive, "stdout": True, "stderr": True},
+            {"stream": True, **{name: name in request.streams for name in ("stdin", "stdout", "stderr")}},
         )
         stack.callback(stream.close)
         waiter = _Waiter(client, identity, "removed" if auto_remove else "next-exit")
@@ -166,25 +180,28 @@ def run(client: EngineClient, request: RunRequest, console: Console, pull: Calla
                 raise _start_failure(error) from error
             _remove_quietly(client, identity)
             raise _start_failure(error) from error
-        pumps = Pumps(stream, console, stdin=request.interactive, tty=request.tty, keys=detach_keys(request.flags))
+        stdin = "stdin" in request.streams
+        pumps = Pumps(stream, console, stdin=stdin, tty=request.tty, keys=detach_keys(request.flags))
         resize = _resizer(client, f"/containers/{identity}/resize") if request.tty else None
-        signal = None if request.tty else _signaller(client, identity)
-        with console.session(raw=request.tty and request.interactive, resize=resize, signal=signal):
+        signal = _signaller(client, identity) if request.sig_proxy and not request.tty else None
+        with console.session(raw=request.tty and stdin, resize=resize, signal=signal):
             detached = pumps.run()
         return 0 if detached else waiter.result()
 
 
-def attach(client: EngineClient, identity: str, console: Console, *, stdin: bool, keys: str | None) -> int:
+def attach(
+    client: EngineClient, identity: str, console: Console, *, stdin: bool, keys: str | None, sig_proxy: bool = True
+) -> int:
     """`pybox attach`: join the running container's streams; its exit status."""
     with ExitStack() as stack:
-        join = _join(client, identity, console, stack, stdin=stdin, keys=keys, condition="not-running")
+        join = _join(client, identity, console, stack, stdin=stdin, keys=keys, condition="not-running", sig_proxy=sig_proxy)
         return join()
 
 
-def start_attached(client: EngineClient, identity: str, console: Console, *, stdin: bool) -> int:
+def start_attached(client: EngineClient, identity: str, console: Console, *, stdin: bool, keys: str | None) -> int:
     """`pybox start -a`: join the streams of a stopped container, start it; its exit status."""
     with ExitStack() as stack:
-        join = _join(client, identity, console, stack, stdin=stdin, keys=None, condition="next-exit")
+        join = _join(client, identity, console, stack, stdin=stdin, keys=keys, condition="next-exit", sig_proxy=True)
         try:
             client.post(f"/containers/{identity}/start")
         except EngineError as error:
@@ -201,6 +218,7 @@ def _join(
     stdin: bool,
     keys: str | None,
     condition: str,
+    sig_proxy: bool,
 ) -> Callable[[], int]:
     """Attach now; the result streams until the end and returns the exit status."""
     found = client.get(f"/containers/{identity}/json")
@@ -214,7 +232,7 @@ def _join(
 
     def join() -> int:
         resize = _resizer(client, f"/containers/{identity}/resize") if tty else None
-        signal = None if tty else _signaller(client, identity)
+        signal = _signaller(client, identity) if sig_proxy and not tty else None
         with console.session(raw=tty and stdin, resize=resize, signal=signal):
             detached = pumps.run()
         return 0 if detached else waiter.result()

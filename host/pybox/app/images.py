@@ -1,41 +1,42 @@
-"""Use cases of images: pull, load, save."""
+"""Use cases of images: pull, push, load, save, import."""
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
 
-from pybox.engine.client import EngineClient
+from pybox.app.logins import Logins, registry_of
+from pybox.engine.client import EngineClient, Query
 from pybox.errors import EngineError, UsageProblem
 
 CHUNK = 1024 * 1024
 ProgressLine = dict[str, Any]
+Show = Callable[[ProgressLine], None]
 
 
-def pull(client: EngineClient, reference: str, show: Callable[[ProgressLine], None], *, platform: str = "") -> None:
+def pull(client: EngineClient, logins: Logins, reference: str, show: Show, *, platform: str = "") -> None:
     """Pull `reference` ("name", "name:tag", "name@digest"); each progress object goes to `show`."""
     name, tag = split_reference(reference)
-    query = {"fromImage": name, "tag": tag, "platform": platform or None}
-    headers = {"X-Registry-Auth": registry_auth(registry_of(name))}
-    for line in client.json_lines("POST", "/images/create", query, headers=headers):
-        _raise(line)
-        show(line)
+    query = {"fromImage": name, "tag": tag or "latest", "platform": platform or None}
+    headers = {"X-Registry-Auth": logins.header(registry_of(name))}
+    _follow(client.json_lines("POST", "/images/create", query, headers=headers), show)
 
 
-def load(client: EngineClient, archive: BinaryIO, show: Callable[[ProgressLine], None]) -> None:
+def push(client: EngineClient, logins: Logins, reference: str, show: Show, *, platform: str, every: bool) -> None:
+    """Push `reference`, or `every` tag of a repository; of a `platform` ("linux/arm64/v8"), or "" for what is there."""
+    import json
+
+    name, tag = split_reference(reference)
+    parts = dict(zip(("os", "architecture", "variant"), platform.split("/"), strict=False)) if platform else {}
+    query = {"tag": None if every else tag or "latest", "platform": json.dumps(parts) if parts else None}
+    headers = {"X-Registry-Auth": logins.header(registry_of(name))}
+    _follow(client.json_lines("POST", f"/images/{name}/push", query, headers=headers), show)
+
+
+def load(client: EngineClient, archive: BinaryIO, show: Show) -> None:
     """Load an archive made by `save`, `docker save` or `image bootstrap -o`."""
-
-    def pieces() -> Iterator[bytes]:
-        while data := archive.read(CHUNK):
-            yield data
-
     headers = {"Content-Type": "application/x-tar"}
-    for line in client.json_lines("POST", "/images/load", {"quiet": False}, pieces(), headers):
-        _raise(line)
-        show(line)
+    _follow(client.json_lines("POST", "/images/load", {"quiet": False}, pieces(archive), headers), show)
 
 
 def save(client: EngineClient, references: list[str], output: BinaryIO) -> None:
@@ -45,8 +46,20 @@ def save(client: EngineClient, references: list[str], output: BinaryIO) -> None:
             output.write(data)
 
 
+def import_archive(client: EngineClient, archive: BinaryIO | None, query: Query, show: Show) -> None:
+    """Make an image of an archive of files; None: of the one at the address in the query's `fromSrc`."""
+    body = None if archive is None else pieces(archive)
+    _follow(client.json_lines("POST", "/images/create", query, body, {"Content-Type": "application/x-tar"}), show)
+
+
+def pieces(source: BinaryIO) -> Iterator[bytes]:
+    """What a file holds, as a request sends it."""
+    while data := source.read(CHUNK):
+        yield data
+
+
 def split_reference(reference: str) -> tuple[str, str]:
-    """("registry/name", "tag" or digest); without a tag "latest"."""
+    """("registry/name", the tag or digest, or "" when there is neither)."""
     if "@" in reference:
         name, _, digest = reference.partition("@")
         return name, digest
@@ -54,29 +67,20 @@ def split_reference(reference: str) -> tuple[str, str]:
     name, colon, tag = last.partition(":")
     if colon and not tag:
         raise UsageProblem("invalid reference format", reference, "Write NAME, NAME:TAG or NAME@DIGEST.")
-    return head + slash + name, tag or "latest"
+    return head + slash + name, tag
 
 
-def registry_of(name: str) -> str:
-    """The registry that `name` belongs to, as Docker's config.json names it."""
+def full_reference(reference: str) -> str:
+    """A reference with everything that it leaves out: "debian" is "docker.io/library/debian:latest"."""
+    name, tag = split_reference(reference)
     first, slash, _ = name.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
-        return first
-    return "https://index.docker.io/v1/"
+    if not (slash and ("." in first or ":" in first or first == "localhost")):
+        name = f"docker.io/{name}" if slash else f"docker.io/library/{name}"
+    return f"{name}@{tag}" if ":" in tag else f"{name}:{tag or 'latest'}"
 
 
-def registry_auth(registry: str, config: Path | None = None) -> str:
-    """The X-Registry-Auth header for `registry`, from the Docker client's own configuration (read, never written)."""
-    path = config or Path.home() / ".docker" / "config.json"
-    try:
-        entry = json.loads(path.read_text()).get("auths", {}).get(registry, {})
-        user, _, password = base64.b64decode(entry.get("auth", "")).decode().partition(":")
-    except (OSError, ValueError, AttributeError):
-        user = password = ""
-    known = {"username": user, "password": password, "serveraddress": registry} if user else {}
-    return base64.urlsafe_b64encode(json.dumps(known).encode()).decode()
-
-
-def _raise(line: ProgressLine) -> None:
-    if "error" in line:
-        raise EngineError(str(line["error"]), status=500)
+def _follow(lines: Iterator[ProgressLine], show: Show) -> None:
+    for line in lines:
+        if "error" in line:
+            raise EngineError(str(line["error"]), status=500)
+        show(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,28 @@ def nano_cpus(text: str) -> int:
         return round(float(text) * 1e9)
     except ValueError:
         raise UsageProblem(f"failed to parse {text} as a rational number", resolution="Write --cpus 0.5") from None
+
+
+_LIMITS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
+    ("memory", "Memory", size),
+    ("memory_swap", "MemorySwap", lambda text: -1 if text == "-1" else size(text)),
+    ("memory_reservation", "MemoryReservation", size),
+    ("cpus", "NanoCpus", nano_cpus),
+    ("cpu_shares", "CpuShares", int),
+    ("cpu_quota", "CpuQuota", int),
+    ("cpu_period", "CpuPeriod", int),
+    ("cpu_rt_period", "CpuRealtimePeriod", int),
+    ("cpu_rt_runtime", "CpuRealtimeRuntime", int),
+    ("cpuset_cpus", "CpusetCpus", str),
+    ("cpuset_mems", "CpusetMems", str),
+    ("pids_limit", "PidsLimit", int),
+    ("blkio_weight", "BlkioWeight", int),
+)
+
+
+def limits(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The limits that were given: flags by name -> the API's Resources."""
+    return {key: convert(flags[name]) for name, key, convert in _LIMITS if flags[name] is not None}
 
 
 def duration(text: str) -> int:
@@ -148,19 +170,12 @@ def mount(text: str) -> dict[str, Any]:
 def environment(values: Iterable[str], files: Iterable[str], host: Mapping[str, str] | None = None) -> list[str]:
     """`-e` and `--env-file`: "NAME" alone takes the host's value, and is dropped if the host has none."""
     host = os.environ if host is None else host
-    lines: list[str] = []
-    for name in files:
-        try:
-            text = Path(name).read_text()
-        except OSError as error:
-            raise UsageProblem(f"open {name}: {error.strerror}") from error
-        lines += [line for line in map(str.lstrip, text.splitlines()) if line and not line.startswith("#")]
-    return [*_resolve(lines, host), *_resolve(values, host)]
+    return [*_resolve(lines(files), host), *_resolve(values, host)]
 
 
-def _resolve(lines: Iterable[str], host: Mapping[str, str]) -> list[str]:
+def _resolve(texts: Iterable[str], host: Mapping[str, str]) -> list[str]:
     result = []
-    for line in lines:
+    for line in texts:
         if "=" in line:
             result.append(line)
         elif line in host:
@@ -210,3 +225,30 @@ def throttle(text: str) -> dict[str, Any]:
     if not separator:
         raise UsageProblem(f"bad format: {text}", resolution="Write PATH:RATE, for example /dev/vdb:1mb")
     return {"Path": path, "Rate": size(rate)}
+
+
+def weight(text: str) -> dict[str, Any]:
+    """`--blkio-weight-device /dev/vdb:500` -> {"Path", "Weight"}."""
+    path, separator, number = text.rpartition(":")
+    if not separator or not number.isdigit():
+        raise UsageProblem(f"bad format: {text}", resolution="Write PATH:WEIGHT, for example /dev/vdb:500")
+    return {"Path": path, "Weight": int(number)}
+
+
+def gpus(text: str) -> dict[str, Any]:
+    """`--gpus all` or `--gpus 2` -> an entry of HostConfig.DeviceRequests."""
+    if text != "all" and not text.isdigit():
+        raise UsageProblem(f"invalid value for --gpus: {text}", resolution="Write all, or a number.")
+    return {"Driver": "", "Count": -1 if text == "all" else int(text), "Capabilities": [["gpu"]]}
+
+
+def lines(files: Iterable[str]) -> list[str]:
+    """The lines of files that are neither empty nor comments. UsageProblem when one cannot be read."""
+    found: list[str] = []
+    for name in files:
+        try:
+            text = Path(name).read_text()
+        except OSError as error:
+            raise UsageProblem(f"open {name}: {(error.strerror or '').lower()}") from error
+        found += [line for line in map(str.lstrip, text.splitlines()) if line and not line.startswith("#")]
+    return found

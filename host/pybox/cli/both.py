@@ -13,11 +13,18 @@ from pybox.cli.each import each
 @click.option("--verbose", "-v", is_flag=True, help="Machine: show the phases with their times.")
 @click.option("--attach", "-a", is_flag=True, help="Container: attach its output, end with its exit status.")
 @click.option("--interactive", "-i", is_flag=True, help="Container: attach standard input.")
+@click.option("--detach-keys", metavar="KEYS", help="Container: keys that leave it running.")
 @starting.discard_option
 @click.argument("containers", nargs=-1, metavar="[CONTAINER...]")
 @pass_context
 def start(
-    context: Context, containers: tuple[str, ...], verbose: bool, attach: bool, interactive: bool, discard: bool
+    context: Context,
+    containers: tuple[str, ...],
+    verbose: bool,
+    attach: bool,
+    interactive: bool,
+    detach_keys: str | None,
+    discard: bool,
 ) -> int:
     """Start the machine (or resume it), or one or more stopped containers."""
     if not containers:
@@ -28,12 +35,12 @@ def start(
 
         if len(containers) > 1:
             raise click.UsageError("you cannot start and attach multiple containers at once")
-        return start_attached(context.client, containers[0], context.console, stdin=interactive)
+        return start_attached(context.client, containers[0], context.console, stdin=interactive, keys=detach_keys)
     return each(containers, lambda name: context.client.post(f"/containers/{name}/start"))
 
 
 @click.command()
-@click.option("--time", "-t", "timeout", type=int, help="Seconds to wait before killing.")
+@click.option("--timeout", "--time", "-t", "timeout", type=int, help="Seconds to wait before killing.")
 @click.option("--signal", "-s", help="Container: signal to send.")
 @starting.discard_option
 @click.argument("containers", nargs=-1, metavar="[CONTAINER...]")
@@ -51,17 +58,21 @@ def stop(context: Context, containers: tuple[str, ...], timeout: int | None, sig
 
 
 @click.command()
-@click.option("--time", "-t", "timeout", type=int, help="Seconds to wait before killing.")
+@click.option("--timeout", "--time", "-t", "timeout", type=int, help="Seconds to wait before killing.")
+@click.option("--signal", "-s", help="Container: signal to send.")
 @click.option("--verbose", "-v", is_flag=True, help="Machine: show the phases with their times.")
 @starting.discard_option
 @click.argument("containers", nargs=-1, metavar="[CONTAINER...]")
 @pass_context
-def restart(context: Context, containers: tuple[str, ...], timeout: int | None, verbose: bool, discard: bool) -> int:
+def restart(
+    context: Context, containers: tuple[str, ...], timeout: int | None, signal: str | None, verbose: bool, discard: bool
+) -> int:
     """Restart the machine, or one or more containers."""
     if not containers:
         starting.restart_machine(context, verbose=verbose, discard=discard)
         return 0
-    return each(containers, lambda name: context.client.post(f"/containers/{name}/restart", {"t": timeout}))
+    query = {"t": timeout, "signal": signal}
+    return each(containers, lambda name: context.client.post(f"/containers/{name}/restart", query))
 
 
 COMMANDS: dict[str, click.Command] = {"start": start, "stop": stop, "restart": restart}

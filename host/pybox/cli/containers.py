@@ -9,8 +9,6 @@ import click
 from pybox.cli import output
 from pybox.cli.context import Context, pass_context
 from pybox.cli.each import each
-from pybox.cli.lazy import LazyGroup
-from pybox.errors import EngineError
 
 
 @click.command()
@@ -25,19 +23,19 @@ from pybox.errors import EngineError
 @pass_context
 def ps(context: Context, template: str | None, **flags: Any) -> None:
     """List containers."""
-    from pybox.cli.rows import CONTAINER_COLUMNS, container_row, filter_query
+    from pybox.cli.rows import CONTAINER_COLUMNS, CONTAINER_HEADINGS, container_row, filter_query
 
     limit = 1 if flags["latest"] else max(flags["last"], 0) or None
     query = {
         "all": flags["every"] or limit is not None,
         "limit": limit,
-        "size": flags["size"],
+        "size": flags["size"] or (template is not None and ".Size" in template),
         "filters": filter_query(flags["filters"]),
     }
     found = context.client.get("/containers/json", query)
     rows = [container_row(item, full=flags["no_trunc"]) for item in found]
     columns = CONTAINER_COLUMNS | ({"SIZE": "Size"} if flags["size"] else {})
-    output.listing(columns, rows, template, quiet_key="ID" if flags["quiet"] else None)
+    output.listing(columns, rows, template, quiet_key="ID" if flags["quiet"] else None, headings=CONTAINER_HEADINGS)
 
 
 @click.command()
@@ -61,12 +59,14 @@ def logs(context: Context, container: str, since: str | None, until: str | None,
 
 @click.command()
 @click.option("--force", "-f", is_flag=True, help="Kill a running container first.")
+@click.option("--link", "-l", is_flag=True, help="Remove the link of that name (CONTAINER/ALIAS).")
 @click.option("--volumes", "-v", is_flag=True, help="Remove its anonymous volumes too.")
 @click.argument("names", nargs=-1, required=True, metavar="CONTAINER...")
 @pass_context
-def rm(context: Context, names: tuple[str, ...], force: bool, volumes: bool) -> int:
+def rm(context: Context, names: tuple[str, ...], force: bool, link: bool, volumes: bool) -> int:
     """Remove one or more containers."""
-    return each(names, lambda name: context.client.delete(f"/containers/{name}", {"force": force, "v": volumes}))
+    query = {"force": force, "link": link, "v": volumes}
+    return each(names, lambda name: context.client.delete(f"/containers/{name.strip('/')}", query))
 
 
 @click.command()
@@ -81,10 +81,9 @@ def kill(context: Context, names: tuple[str, ...], signal: str) -> int:
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="CONTAINER...")
 @pass_context
-def wait(context: Context, names: tuple[str, ...]) -> None:
+def wait(context: Context, names: tuple[str, ...]) -> int:
     """Block until one or more containers stop, then print their exit codes."""
-    for name in names:
-        output.say(str(context.client.post(f"/containers/{name}/wait")["StatusCode"]))
+    return each(names, lambda name: context.client.post(f"/containers/{name}/wait")["StatusCode"], show=str)
 
 
 @click.command()
@@ -112,50 +111,6 @@ def rename(context: Context, container: str, name: str) -> None:
     context.client.post(f"/containers/{container}/rename", {"name": name})
 
 
-@click.command(context_settings={"allow_interspersed_args": False})
-@click.argument("container")
-@click.argument("options", nargs=-1, type=click.UNPROCESSED)
-@pass_context
-def top(context: Context, container: str, options: tuple[str, ...]) -> None:
-    """Display the running processes of a container."""
-    found = context.client.get(f"/containers/{container}/top", {"ps_args": " ".join(options) or None})
-    output.table(found["Titles"], found["Processes"])
-
-
-@click.command()
-@click.argument("container")
-@click.argument("private", required=False, metavar="[PORT[/PROTOCOL]]")
-@pass_context
-def port(context: Context, container: str, private: str | None) -> None:
-    """List port mappings of a container, or the one of PORT."""
-    ports = context.client.get(f"/containers/{container}/json")["NetworkSettings"]["Ports"] or {}
-    wanted = None if private is None else (private if "/" in private else f"{private}/tcp")
-    found = False
-    for key, bindings in sorted(ports.items()):
-        for binding in bindings or []:
-            address = f"{binding['HostIp']}:{binding['HostPort']}"
-            if wanted is None:
-                output.say(f"{key} -> {address}")
-            elif key == wanted:
-                output.say(address)
-                found = True
-    if wanted is not None and not found:
-        raise EngineError(f"No public port '{wanted}' published for {container}", status=404)
-
-
-@click.command()
-@click.option("--all", "-a", "every", is_flag=True, help="Show all containers.")
-@click.option("--no-stream", is_flag=True, help="Show once and end.")
-@click.option("--format", "template", metavar="TEMPLATE", help="json, or a Go template.")
-@click.argument("names", nargs=-1, metavar="[CONTAINER...]")
-@pass_context
-def stats(context: Context, names: tuple[str, ...], every: bool, no_stream: bool, template: str | None) -> None:
-    """Display containers' resource usage."""
-    from pybox.cli.stats import show_stats
-
-    show_stats(context.client, names, every=every, once=no_stream, template=template)
-
-
 COMMANDS: dict[str, click.Command] = {
     "ps": ps,
     "logs": logs,
@@ -165,17 +120,4 @@ COMMANDS: dict[str, click.Command] = {
     "pause": pause,
     "unpause": unpause,
     "rename": rename,
-    "top": top,
-    "port": port,
-    "stats": stats,
 }
-_PLACES = {"ls" if name == "ps" else name: ("containers", name) for name in COMMANDS}
-_PLACES |= {name: ("run", name) for name in ("run", "create", "exec", "attach")}
-
-
-@click.group(cls=LazyGroup, places=dict(sorted(_PLACES.items())))
-def container() -> None:
-    """Manage containers."""
-
-
-COMMANDS["container"] = container

@@ -13,6 +13,7 @@ from pybox.errors import UsageProblem
 
 if TYPE_CHECKING:
     from pybox.app.fresh import Fresh
+    from pybox.app.logins import Logins
     from pybox.app.machines import Machines
     from pybox.engine.client import EngineClient
     from pybox.hostos.interface import Console
@@ -66,6 +67,13 @@ class Context:
         if self.fresh:
             return engine(self.at_end.enter_context(self.fresh_machine(images)).machine)
         return engine_or_start(self.machine, PhasePrinter(verbose=False))
+
+    @cached_property
+    def logins(self) -> Logins:
+        """The logins to registries that this user has."""
+        from pybox.app.compose import logins
+
+        return logins()
 
     @cached_property
     def console(self) -> Console:

@@ -9,8 +9,11 @@ from pybox.cli import output
 from pybox.errors import EngineError
 
 
-def each(names: Iterable[str], action: Callable[[str], Any], show: Callable[[Any], str] | None = None) -> int:
-    """Do `action` to every name; 1 if any failed (each error is shown). Prints the name, or `show` of the result."""
+def each(names: Iterable[str], action: Callable[[str], Any], show: Callable[[Any], str | None] | None = None) -> int:
+    """Do `action` to every name; 1 if any failed (each error is shown).
+
+    Prints the name, or `show` of the result, unless that is None.
+    """
     status = 0
     for name in names:
         try:
@@ -19,5 +22,7 @@ def each(names: Iterable[str], action: Callable[[str], Any], show: Callable[[Any
             output.show_error(error)
             status = 1
         else:
-            output.say(name if show is None else show(result))
+            text = name if show is None else show(result)
+            if text is not None:
+                output.say(text)
     return status

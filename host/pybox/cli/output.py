@@ -12,6 +12,8 @@ import click
 
 from pybox.errors import PyboxError
 
+NARROWEST = 7  # characters of a table's column
+
 
 def say(text: str = "") -> None:
     """A line of result on standard output."""
@@ -24,8 +26,9 @@ def note(text: str) -> None:
 
 
 def confirm(question: str, what: str) -> None:
-    """Ask a person on standard error. Raises PyboxError, in Docker's words, when the answer is no."""
-    if not click.confirm(question, err=True):
+    """Ask a person on standard error; no answer is a no. Raises PyboxError, in Docker's words, when the answer is no."""
+    click.echo(f"{question} [y/N] ", nl=not sys.stdin.isatty(), err=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise PyboxError(f"{what} has been cancelled")
 
 
@@ -46,14 +49,21 @@ def show_error(error: PyboxError) -> None:
         click.echo(error.resolution, err=True)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, heading: bool = True) -> None:
-    """Docker's look: upper-case headings, columns padded, three spaces apart."""
-    lines = [tuple(columns), *rows] if heading else list(rows)
-    if not lines:
-        return
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    for line in lines:
-        say("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, narrowest: int = NARROWEST) -> None:
+    """Docker's look: headings, columns padded, three spaces apart."""
+    for line in table_lines([columns, *rows], narrowest=narrowest):
+        say(line)
+
+
+def table_lines(lines: Sequence[Sequence[str]], *, narrowest: int = NARROWEST) -> list[str]:
+    """Rows as lines of text with their columns below each other, each at least so many characters wide."""
+    widths = [max(narrowest, *map(len, column)) for column in zip(*lines, strict=True)]
+    return ["   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def compact(value: Any) -> str:
+    """JSON on one line, as Go writes it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def listing(
@@ -61,33 +71,38 @@ def listing(
     rows: Sequence[Mapping[str, Any]],
     template: str | None,
     *,
-    quiet_key: str | None,
+    quiet_key: str | None = None,
+    headings: Mapping[str, str] | None = None,
 ) -> None:
     """Rows as a table, as JSON lines (`--format json`), by a Go template, or only one column (`-q`).
 
-    `columns` maps a heading to the key whose text is shown below it.
+    `columns` maps a heading to the key whose text is shown below it; `headings` has those of other keys that a template
+    may name, where they are not the key in capitals.
     """
     if quiet_key is not None:
         for row in rows:
             say(str(row[quiet_key]))
     elif template == "json":
         for row in rows:
-            say(json.dumps(row))
-    elif template and template.startswith("table"):
-        from pybox.cli.template import render
-
-        body = template.removeprefix("table").strip().replace("\\t", "\t")
-        cells = [render(body, row).split("\t") for row in rows]
-        names = {key: heading for heading, key in columns.items()}
-        heads = [render(cell, _Headings(names)) for cell in body.split("\t")]
-        table(heads, cells)
-    elif template:
+            say(compact(dict(sorted(row.items()))))
+    elif template and template.startswith("table") and template != "table":
+        names = {**(headings or {}), **{key: heading for heading, key in columns.items()}}
+        _template_table(template.removeprefix("table").strip(), rows, names)
+    elif template and template != "table":
         from pybox.cli.template import render
 
         for row in rows:
             say(render(template, row))
     else:
         table(list(columns), [[str(row[key]) for key in columns.values()] for row in rows])
+
+
+def _template_table(template: str, rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
+    from pybox.cli.template import render
+
+    cells = template.replace("\\t", "\t").split("\t")
+    heads = [render(cell, _Headings(names)) for cell in cells]
+    table(heads, [[render(cell, row) for cell in cells] for row in rows])
 
 
 class _Headings(dict[str, Any]):
@@ -103,7 +118,7 @@ def document(value: Any, template: str | None) -> None:
     if template is None:
         say(json.dumps(value, indent=4, ensure_ascii=False))
     elif template == "json":
-        say(json.dumps(value, ensure_ascii=False))
+        say(compact(value))
     else:
         from pybox.cli.template import render
 
@@ -111,14 +126,14 @@ def document(value: Any, template: str | None) -> None:
             say(render(template, item))
 
 
-def size(count: float, *, base: int = 1000) -> str:
-    """Bytes as Docker shows them: three significant digits ("7.81MB"; base 1024: "7.63MiB")."""
+def size(count: float, *, base: int = 1000, digits: int = 3) -> str:
+    """Bytes as Docker shows them ("7.81MB"); base 1024 has four significant digits ("7.629MiB"), as sums have."""
     units = ["B", "kB", "MB", "GB", "TB", "PB"] if base == 1000 else ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
     index = 0
     while count >= base and index < len(units) - 1:
         count /= base
         index += 1
-    return f"{count:.4g}{units[index]}" if base == 1024 else f"{count:.3g}{units[index]}"
+    return f"{count:.{4 if base == 1024 else digits}g}{units[index]}"
 
 
 def ago(seconds: float) -> str:
@@ -148,3 +163,8 @@ def moment(text: str) -> datetime:
 
 def since(text: str) -> str:
     return f"{ago((datetime.now(UTC) - moment(text)).total_seconds())} ago"
+
+
+def reclaimed(count: int) -> None:
+    """The last line of a removal of what is unused."""
+    say(f"Total reclaimed space: {size(count, digits=4)}")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import click
 
 from pybox.cli import output
 from pybox.cli.output import size
 from pybox.engine.client import EngineClient
 
+REDRAW = 0.5  # seconds
+PERCENT = 9  # characters before a bar
+BAR = 10  # characters
 COLUMNS = {
     "CONTAINER ID": "ID",
     "NAME": "Name",
@@ -23,21 +29,73 @@ COLUMNS = {
 }
 
 
-def show_stats(client: EngineClient, names: Sequence[str], *, every: bool, once: bool, template: str | None) -> None:
-    """Show the named (or all running) containers, once or until interrupted."""
+def show_once(client: EngineClient, names: Sequence[str], *, every: bool, full: bool, template: str | None) -> None:
+    """Show the named (or all running) containers as they are now."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    wanted = names or [item["Id"] for item in client.get("/containers/json", {"all": every})]
+    with ThreadPoolExecutor(max_workers=max(len(wanted), 1)) as pool:
+        found = list(pool.map(lambda name: client.get(f"/containers/{name}/stats", {"stream": False}), wanted))
+    output.listing(COLUMNS, [row(item, full=full) for item in found], template)
+
+
+def show_live(client: EngineClient, names: Sequence[str], *, every: bool, full: bool, template: str | None) -> None:
+    """The same again and again, until interrupted or until no named container is left; redrawn on a terminal."""
+    from pybox.app.figures import Figures
+
+    figures = Figures(client, names, every=every)
     terminal = sys.stdout.isatty() and template is None
-    while True:
-        wanted = names or [item["Id"] for item in client.get("/containers/json", {"all": every})]
-        with ThreadPoolExecutor(max_workers=max(len(wanted), 1)) as pool:
-            found = list(pool.map(lambda name: client.get(f"/containers/{name}/stats", {"stream": False}), wanted))
-        if terminal and not once:
-            sys.stdout.write("\x1b[2J\x1b[H")
-        output.listing(COLUMNS, [row(item) for item in found], template, quiet_key=None)
-        if once:
-            return
+    while figures.update():
+        rows = [row(item, full=full) for item in figures.latest()]
+        if terminal:
+            _draw(rows, figures.latest())
+        elif rows:
+            output.listing(COLUMNS, rows, template)
+            sys.stdout.flush()
+        time.sleep(REDRAW)
 
 
-def row(item: dict[str, Any]) -> dict[str, str]:
+def _draw(rows: Sequence[dict[str, str]], items: Sequence[dict[str, Any]]) -> None:
+    import shutil
+
+    size = shutil.get_terminal_size()
+    cells = [[item[key] for key in COLUMNS.values()] for item in rows]
+    lines = output.table_lines([list(COLUMNS), *cells])
+    if "utf" in (sys.stdout.encoding or "").lower():
+        barred = output.table_lines([_with_room(list(COLUMNS)), *map(_with_bars, cells, items)])
+        if max(map(len, barred)) <= size.columns:
+            lines = barred
+    shown = (f"{_coloured(line)}\x1b[K\n" for line in lines[: max(size.lines - 1, 1)])
+    sys.stdout.write("\x1b[H" + "".join(shown) + "\x1b[J")
+    sys.stdout.flush()
+
+
+def _with_room(heads: list[str]) -> list[str]:
+    return [head.ljust(PERCENT + BAR) if head in ("CPU %", "MEM %") else head for head in heads]
+
+
+def _with_bars(cells: list[str], item: dict[str, Any]) -> list[str]:
+    cpus = (item.get("cpu_stats") or {}).get("online_cpus") or 1
+    shares = {2: cpu_percent(item) / cpus, 4: float(cells[4].rstrip("%"))}
+    return [f"{text:<{PERCENT}}{bar(shares[place])}" if place in shares else text for place, text in enumerate(cells)]
+
+
+def bar(percent: float) -> str:
+    """BAR characters, filled from the left in eighths: "███▌      "."""
+    eighths = round(min(max(percent, 0), 100) * BAR * 8 / 100)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")).ljust(BAR)
+
+
+def _coloured(line: str) -> str:
+    def paint(match: re.Match[str]) -> str:
+        length = len(match.group())
+        return click.style(match.group(), fg="red" if length > 8 else "yellow" if length > 5 else "green")
+
+    return re.sub("[▏-█]+", paint, line)
+
+
+def row(item: dict[str, Any], *, full: bool = False) -> dict[str, str]:
     """One answer of GET …/stats as `docker stats` shows it (cgroup v2 rules)."""
     memory = item.get("memory_stats") or {}
     used = memory.get("usage", 0) - (memory.get("stats") or {}).get("inactive_file", 0)
@@ -48,8 +106,8 @@ def row(item: dict[str, Any]) -> dict[str, str]:
     read = sum(entry["value"] for entry in blocks if entry["op"].lower() == "read")
     written = sum(entry["value"] for entry in blocks if entry["op"].lower() == "write")
     return {
-        "ID": item["id"][:12],
-        "Container": item["id"][:12],
+        "ID": item["id"] if full else item["id"][:12],
+        "Container": item["id"] if full else item["id"][:12],
         "Name": item["name"].lstrip("/"),
         "CPUPerc": f"{cpu_percent(item):.2f}%",
         "MemUsage": f"{size(used, base=1024)} / {size(limit, base=1024)}",

@@ -181,7 +181,7 @@ def _printf(form: str, *values: Any) -> str:
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "json": lambda value: json.dumps(value, ensure_ascii=False),
+    "json": lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
     "upper": lambda value: _text(value).upper(),
     "lower": lambda value: _text(value).lower(),
     "title": lambda value: _text(value).title(),

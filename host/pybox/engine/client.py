@@ -69,11 +69,18 @@ class EngineClient:
 
     # -- whole answers -------------------------------------------------------------------------
 
-    def call(self, method: str, path: str, query: Query | None = None, body: object = None) -> Any:
+    def call(
+        self,
+        method: str,
+        path: str,
+        query: Query | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
         """One request, one JSON (or empty) answer. Raises EngineError with the engine's message."""
         payload = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"} if payload is not None else {}
-        with self._exchange(method, path, query, payload, headers) as response:
+        kind = {"Content-Type": "application/json"} if payload is not None else {}
+        with self._exchange(method, path, query, payload, {**kind, **(headers or {})}) as response:
             data = response.read()
         if not data:
             return None
@@ -89,6 +96,11 @@ class EngineClient:
 
     def delete(self, path: str, query: Query | None = None) -> Any:
         return self.call("DELETE", path, query)
+
+    def head(self, path: str, query: Query | None = None) -> Mapping[str, str]:
+        """The header of what GET would answer, by lower-case names. Raises EngineError, whose words are the status alone."""
+        with self._exchange("HEAD", path, query, None, {}) as response:
+            return response.headers
 
     # -- streams -------------------------------------------------------------------------------
 
@@ -169,7 +181,7 @@ class EngineClient:
                 # A broken pipe: the engine refused before it had the whole body, and its answer says why.
                 with suppress(BrokenPipeError):
                     http.send(connection, method, _target(path, query), headers, body)
-                response = http.receive(stream)
+                response = http.receive(stream, method)
                 if response.status >= 400:
                     raise _engine_error(response.status, response.read())
                 yield response

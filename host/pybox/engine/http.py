@@ -23,14 +23,15 @@ class BrokenAnswer(Exception):
 class Response:
     """An answer whose header has come; the body is read from `stream` piece by piece. `headers` has lower-case names."""
 
-    def __init__(self, status: int, headers: Mapping[str, str], stream: BufferedReader) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], stream: BufferedReader, *, bare: bool = False) -> None:
+        """`bare`: no body comes, whatever the header says."""
         self.status = status
         self.headers = headers
         self._stream = stream
-        self._chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+        self._chunked = headers.get("transfer-encoding", "").lower() == "chunked" and not bare
         self._in_chunks = False
         # Bytes to come, of the chunk if there are chunks; None: up to the connection's end.
-        self._left = 0 if self._chunked else _length(status, headers)
+        self._left = 0 if self._chunked or bare else _length(status, headers)
 
     @property
     def content_type(self) -> str:
@@ -90,15 +91,15 @@ def send(
     connection.sendall(b"0\r\n\r\n")
 
 
-def receive(stream: BufferedReader) -> Response:
-    """Wait for the header of the answer. Raises BrokenAnswer, OSError."""
+def receive(stream: BufferedReader, method: str = "") -> Response:
+    """Wait for the header of the answer to a request of that `method`. Raises BrokenAnswer, OSError."""
     while True:
         first = stream.readline(_LINE_LIMIT)
         if not first:
             raise BrokenAnswer("It ended before the engine answered.")
         status, headers = _status(first), _fields(stream)
         if status >= 200 or status == SWITCHING:  # else it is a word before the answer
-            return Response(status, headers, stream)
+            return Response(status, headers, stream, bare=method == "HEAD")
 
 
 def _header(lines: Iterable[str]) -> bytes:

@@ -23,7 +23,7 @@ VALUE: dict[str, Any] = {
         ("{{.Name}}", "/web"),
         ("{{ .State.ExitCode }}", "0"),
         ("{{.State.Running}}", "true"),
-        ("{{json .Config.Env}}", '["A=1", "B=2"]'),
+        ("{{json .Config.Env}}", '["A=1","B=2"]'),
         ("{{.Config.Env}}", "[A=1 B=2]"),
         ("{{.Config.Labels}}", "map[a:1 b:2]"),
         ("{{range .Config.Env}}{{.}};{{end}}", "A=1;B=2;"),
