@@ -55,13 +55,14 @@ def plain_flags(command: click.Command, words: Sequence[str]) -> list[str]:
     """
     if not any("=" in word for word in words):
         return list(words)
+    interspersed = command.context_settings.get("allow_interspersed_args", command.allow_interspersed_args)
     options = {name: option for option in command.params if isinstance(option, click.Option) for name in option.opts}
     result: list[str] = []
     rest = iter(words)
     for word in rest:
         name, equals, value = word.partition("=")
         option = options.get(name)
-        if word == "--" or (not word.startswith("-") and not command.allow_interspersed_args):
+        if word == "--" or (not word.startswith("-") and not interspersed):
             return [*result, word, *rest]
         if option is not None and option.is_flag and equals and value in _TRUE | _FALSE:
             result += [name] if value in _TRUE else option.secondary_opts[:1]

@@ -92,7 +92,7 @@ def _coloured(line: str) -> str:
         length = len(match.group())
         return click.style(match.group(), fg="red" if length > 8 else "yellow" if length > 5 else "green")
 
-    return re.sub("[▏-█]+", paint, line)
+    return re.sub("[█-▏]+", paint, line)
 
 
 def row(item: dict[str, Any], *, full: bool = False) -> dict[str, str]:

@@ -26,49 +26,53 @@ def info(context: Context, template: str | None) -> None:
         return
     for line in ("Client:", f" Version:    {own_version()}", f" Machine:    {context.machine}", "", "Server:"):
         output.say(line)
-    for key, value in info_lines(found):
-        output.say(f" {key}: {value}" if value is not None else f" {key}:")
+    for line in info_lines(found):
+        output.say(f" {line}")
     for warning in found["Warnings"] or []:
         output.note(warning)
 
 
-def info_lines(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What docker shows of GET /info, in its order; None has nothing behind the colon."""
-    yield "Containers", found["Containers"]
-    yield from ((f" {key}", found[f"Containers{key}"]) for key in ("Running", "Paused", "Stopped"))
-    yield "Images", found["Images"]
-    yield "Server Version", found["ServerVersion"]
-    yield "Storage Driver", found["Driver"]
-    yield from ((f" {key}", value) for key, value in found["DriverStatus"] or [])
-    yield "Logging Driver", found["LoggingDriver"]
-    yield "Cgroup Driver", found["CgroupDriver"]
-    yield "Cgroup Version", found["CgroupVersion"]
-    yield "Plugins", None
-    yield from ((f" {kind}", " ".join(found["Plugins"][kind] or [])) for kind in ("Volume", "Network", "Log"))
-    yield "Security Options", None
+_FACTS = (
+    ("Kernel Version", "KernelVersion"),
+    ("Operating System", "OperatingSystem"),
+    ("OSType", "OSType"),
+    ("Architecture", "Architecture"),
+    ("CPUs", "NCPU"),
+)
+_PLACES = (("Name", "Name"), ("ID", "ID"), ("Docker Root Dir", "DockerRootDir"))
+_PROXIES = (("HTTP Proxy", "HttpProxy"), ("HTTPS Proxy", "HttpsProxy"), ("No Proxy", "NoProxy"))
+
+
+def info_lines(found: dict[str, Any]) -> Iterator[str]:
+    """What docker shows of GET /info, in its order."""
+    yield f"Containers: {found['Containers']}"
+    yield from (f" {key}: {found[f'Containers{key}']}" for key in ("Running", "Paused", "Stopped"))
+    yield f"Images: {found['Images']}"
+    yield f"Server Version: {found['ServerVersion']}"
+    yield f"Storage Driver: {found['Driver']}"
+    yield from (f" {key}: {value}" for key, value in found["DriverStatus"] or [])
+    yield f"Logging Driver: {found['LoggingDriver']}"
+    yield f"Cgroup Driver: {found['CgroupDriver']}"
+    yield f"Cgroup Version: {found['CgroupVersion']}"
+    yield "Plugins:"
+    yield from (f" {kind}: {' '.join(found['Plugins'][kind] or [])}" for kind in ("Volume", "Network", "Log"))
+    yield "Security Options:"
     for text in found["SecurityOptions"] or []:
-        parts = dict(part.partition("=")[::2] for part in text.split(","))
-        yield f" {parts.pop('name')}", " ".join(f"{key}={value}" for key, value in parts.items()) or None
-    for title, key in (
-        ("Kernel Version", "KernelVersion"),
-        ("Operating System", "OperatingSystem"),
-        ("OSType", "OSType"),
-        ("Architecture", "Architecture"),
-        ("CPUs", "NCPU"),
-    ):
-        yield title, found[key]
-    yield "Total Memory", output.size(found["MemTotal"], base=1024)
-    yield from ((title, found[key]) for title, key in (("Name", "Name"), ("ID", "ID"), ("Docker Root Dir", "DockerRootDir")))
-    proxies = (("HTTP Proxy", "HttpProxy"), ("HTTPS Proxy", "HttpsProxy"), ("No Proxy", "NoProxy"))
-    yield from ((title, found[key]) for title, key in proxies if found[key])
+        (_, name), *rest = (part.partition("=")[::2] for part in text.split(","))
+        yield f" {name}"
+        yield from (f"  {key.title()}: {value}" for key, value in rest)
+    yield from (f"{title}: {found[key]}" for title, key in _FACTS)
+    yield f"Total Memory: {output.size(found['MemTotal'], base=1024)}"
+    yield from (f"{title}: {found[key]}" for title, key in _PLACES)
+    yield from (f"{title}: {found[key]}" for title, key in _PROXIES if found[key])
     registries = found["RegistryConfig"]
-    yield "Insecure Registries", None
-    plain = [name for name, entry in registries["IndexConfigs"].items() if not entry["Secure"]]
-    yield from ((f" {name}", "") for name in [*plain, *registries["InsecureRegistryCIDRs"]])
+    yield "Insecure Registries:"
+    yield from (f" {name}" for name, entry in registries["IndexConfigs"].items() if not entry["Secure"])
+    yield from (f" {name}" for name in registries["InsecureRegistryCIDRs"])
     if registries["Mirrors"]:
-        yield "Registry Mirrors", None
-        yield from ((f" {name}", "") for name in registries["Mirrors"])
-    yield "Live Restore Enabled", str(found["LiveRestoreEnabled"]).lower()
+        yield "Registry Mirrors:"
+        yield from (f" {name}" for name in registries["Mirrors"])
+    yield f"Live Restore Enabled: {str(found['LiveRestoreEnabled']).lower()}"
 
 
 @click.command()
