@@ -108,6 +108,8 @@ def read_list(value: object, place: str, wanted: str = "[]string") -> list[Any]:
 def _text(value: object, place: str) -> str:
     if not isinstance(value, str):
         raise wrong_type(value, place, "string")
+    if "\0" in value:  # no name, path or argument that the kernel is given can have one
+        raise InvalidArgument(f"invalid JSON: {place} has a NUL in it")
     return value
 
 
@@ -133,16 +135,16 @@ def _texts(value: object, place: str) -> tuple[str, ...]:
 
 def _command(value: object, place: str) -> tuple[str, ...]:
     """A command: a list, or (old clients) one text."""
-    return (value,) if isinstance(value, str) else _texts(value, place)
+    return (_text(value, place),) if isinstance(value, str) else _texts(value, place)
 
 
 def _pairs(value: object, place: str) -> tuple[tuple[str, str], ...]:
     items = read_object(value, place).items()
-    return tuple((key, "" if content is None else _text(content, place)) for key, content in items)
+    return tuple((_text(key, place), "" if content is None else _text(content, place)) for key, content in items)
 
 
 def _keys(value: object, place: str) -> tuple[str, ...]:
-    return tuple(read_object(value, place))
+    return tuple(_text(key, place) for key in read_object(value, place))
 
 
 def _null_or_list(value: Iterable[Any] | None) -> list[Any] | None:

@@ -167,7 +167,7 @@ class Monitor:
         except OSError as error:
             self._refuse(Failure(words(error)))
             return
-        except PyboxdError as error:
+        except (PyboxdError, ValueError) as error:  # ValueError: a NUL in a path
             self._refuse(Failure(str(error), plain=True))
             return
         self._child = child
