@@ -189,6 +189,8 @@ def _check_output(target: str) -> None:
     parent = Path(os.path.normpath(target)).parent
     if not parent.is_dir():
         raise PyboxError(f'invalid output path: directory "{parent}" does not exist')
+    if _names_folder(target) and Path(target).is_file():
+        raise PyboxError(f"{target} is not a directory")
     if Path(target).exists() and not (Path(target).is_dir() or Path(target).is_file()):
         raise PyboxError(f'invalid output path: "{target}" must be a directory or a regular file')
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyboxd.boot import control, folders
@@ -38,6 +38,7 @@ def test_messages_survive_the_wire(message: Message) -> None:
     assert decode(line) == message
 
 
+@settings(deadline=None)
 @given(st.lists(messages, max_size=5), st.data())
 def test_bytes_may_come_in_any_pieces(sent: list[Message], data: st.DataObject) -> None:
     stream = encode(Resync("first token")) + b"".join(map(encode, sent))
