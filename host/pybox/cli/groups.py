@@ -80,7 +80,7 @@ def system() -> None:
     """Look at the engine's disk space and events; remove what is unused."""
 
 
-COMMANDS: dict[str, click.Command] = {
+COMMANDS: dict[str, click.Group] = {
     "container": container,
     "image": image,
     "network": network,
