@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pyboxd.api.fields import JsonObject
 from pyboxd.errors import PyboxdError, SystemFailure
 from pyboxd.image.model import Progress
+from pyboxd.server.message import ClientGone
 
 log = logging.getLogger(__name__)
 Say = Callable[[JsonObject], None]
@@ -18,7 +19,7 @@ Say = Callable[[JsonObject], None]
 
 def line(value: JsonObject) -> bytes:
     """One message."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode() + b"\r\n"
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace") + b"\r\n"
 
 
 def message(progress: Progress) -> JsonObject:
@@ -65,6 +66,8 @@ async def stream(
                 yield b"".join(waiting)
                 waiting.clear()
         error = task.exception()
+        if isinstance(error, ClientGone):  # in the middle of what it sends: nobody is left to be told
+            raise error
         if error is not None:
             told = error if isinstance(error, PyboxdError) else _bug(error)
             if said <= held:

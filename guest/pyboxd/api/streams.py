@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeAlias
 
 from pyboxd.api.containers import terminal_size
 from pyboxd.api.schema import exec as schema
@@ -34,6 +35,8 @@ from pyboxd.server.routes import Route
 _MULTIPLEXED_SINCE = (1, 42)  # the API version that tells streams with frames by their type
 _BINARY_SINCE = (1, 28)  # that in which a WebSocket's frames are binary
 _CHOICE_SINCE = (1, 42)  # and that in which it has only the streams that are named
+_Run: TypeAlias = Callable[[Channel], Awaitable[None]]
+_Release: TypeAlias = Callable[[], Awaitable[None]]
 Encoder = Callable[[int, bytes], bytes]
 
 
@@ -73,8 +76,8 @@ class StreamsApi:
     async def attach(self, request: Request) -> Response:
         container = self._attachable(request)
         tty = container.record.config.tty
-        run = await self._attach(container, _wanted(request, container), _encoder(tty))
-        return Hijack(run, _stream_type(request, tty))
+        run, release = await self._attach(container, _wanted(request, container), _encoder(tty))
+        return Hijack(run, _stream_type(request, tty), release=release)
 
     async def attach_websocket(self, request: Request) -> Response:
         """The streams are not told apart: there are no frames of Docker's within those of the WebSocket."""
@@ -84,10 +87,10 @@ class StreamsApi:
         container = self._attachable(request)
         headers = accept(request.headers)
         wanted = _wanted(request, container, every=request.version < _CHOICE_SINCE)
-        run = await self._attach(container, wanted, _raw)
+        run, release = await self._attach(container, wanted, _raw)
         binary = request.version >= _BINARY_SINCE
         over = over_websocket(run, binary=binary, takes_input=wanted.stdin)
-        return Hijack(over, protocol="websocket", headers=headers)
+        return Hijack(over, protocol="websocket", headers=headers, release=release)
 
     def _attachable(self, request: Request) -> Container:
         """The container that the path names. NotFound, Conflict."""
@@ -98,8 +101,8 @@ class StreamsApi:
             raise Conflict(f"container {container.id} is restarting, wait until the container is running")
         return container
 
-    async def _attach(self, container: Container, wanted: _Wanted, encode: Encoder) -> Callable[[Channel], Awaitable[None]]:
-        """What speaks to the client afterwards."""
+    async def _attach(self, container: Container, wanted: _Wanted, encode: Encoder) -> tuple[_Run, _Release]:
+        """What speaks to the client afterwards, and what lets go of the process when that is over."""
         # Asked for before the header goes out: what the process says from then on is not missed.
         source = await self._attachment(container, wanted) if wanted.live else None
         self.events.container(container.record, "attach")
@@ -107,7 +110,14 @@ class StreamsApi:
         async def run(channel: Channel) -> None:
             await self._attached(channel, container, wanted, encode, source)
 
-        return run
+        async def release() -> None:
+            if source is None or source.cancel() or source.cancelled():
+                return
+            attachment = source.result()
+            if attachment is not None:
+                await attachment.close()
+
+        return run, release
 
     async def _attachment(self, container: Container, wanted: _Wanted) -> asyncio.Future[Attachment | None]:
         """The attachment to the process, or to the one that will be started next."""
@@ -132,10 +142,7 @@ class StreamsApi:
                 await channel.write(encode(entry.stream, entry.text))
         if source is None:
             return
-        try:
-            attachment = await source
-        finally:
-            source.cancel()
+        attachment = await source
         if attachment is None:
             return
         if await streams.join(channel, attachment, encode, wanted.stdin, wanted.keys):

@@ -29,6 +29,7 @@ from pyboxd.server.message import (
     Response,
     Stream,
 )
+from pyboxd.server.status import REASONS
 
 READ_SIZE = 64 * 1024
 HEADER_LIMIT = 1024 * 1024  # bytes of one request's head; build queries with many arguments are long
@@ -71,10 +72,11 @@ class Connection:
             while await self._cycle():
                 pass
             await self._linger()
-        except (ClientGone, ConnectionError, TimeoutError):
-            pass
         except h11.RemoteProtocolError as error:
             await self._refuse(error)
+        except (ClientGone, ConnectionError, TimeoutError) as gone:
+            if isinstance(gone.__cause__, h11.RemoteProtocolError):  # a body that is none
+                await self._refuse(gone.__cause__)
         finally:
             self._writer.close()
 
@@ -83,6 +85,8 @@ class Connection:
         event = await self._next_event()
         if not isinstance(event, h11.Request):
             return False
+        if _is_ambiguous(event):
+            raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
         self._body_done.clear()
         body = self._read_body()
         if _is_small(event) and not self._http.they_are_waiting_for_100_continue:
@@ -90,7 +94,10 @@ class Connection:
             body = _from_memory([part async for part in body])
         request, response = await self._respond(event, body)
         if isinstance(response, Hijack):
-            await self._hijack(request, response)
+            try:
+                await self._hijack(request, response)
+            finally:
+                await response.release()
             return False
         waits_for_100 = self._http.they_are_waiting_for_100_continue
         if isinstance(response, Stream):
@@ -165,7 +172,8 @@ class Connection:
             raise ClientGone("the client closed the connection") from error
 
     def _head(self, status: int, fields: Fields, headers: Mapping[str, str]) -> bytes:
-        head = h11.Response(status_code=status, headers=[*self._common, *fields, *headers.items()])
+        every = [*self._common, *fields, *headers.items()]
+        head = h11.Response(status_code=status, headers=every, reason=REASONS.get(status, ""))  # clients show the reason
         return self._http.send(head) or b""
 
     async def _send_whole(self, request: Request, response: Json | Body | Empty) -> None:
@@ -294,6 +302,11 @@ def _encode(value: object) -> bytes:
 def _is_small(event: h11.Request) -> bool:
     fields = dict(event.headers)
     return b"transfer-encoding" not in fields and int(fields.get(b"content-length", b"0")) <= READ_SIZE
+
+
+def _is_ambiguous(event: h11.Request) -> bool:
+    """Whether somebody else could see another end of the body, and another request behind it."""
+    return {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}
 
 
 async def _from_memory(parts: Sequence[bytes]) -> AsyncIterator[bytes]:

@@ -218,20 +218,26 @@ class Stream:
     eager: bool = True
 
 
+async def _nothing_to_release() -> None:
+    pass
+
+
 @frozen
 class Hijack:
     """Take the connection over. `content_type` is what an upgrading client is told (RAW_STREAM for a TTY and
     for API versions before 1.42, else MULTIPLEXED_STREAM); a client that did not ask for an upgrade is told
     RAW_STREAM. `protocol` and `headers` are what an upgrade to something else than bare bytes says. `run` gets
     the channel after the header was sent; when it returns, the connection is closed. If the connection breaks,
-    `run` is cancelled. Errors that the client must see as a status are raised by the handler before it returns
-    the Hijack.
+    `run` is cancelled. `release` is awaited when all is over, also where it never came to `run`: the client may
+    be gone before the header. Errors that the client must see as a status are raised by the handler before it
+    returns the Hijack.
     """
 
     run: Callable[[Channel], Awaitable[None]]
     content_type: str = RAW_STREAM
     protocol: str = "tcp"
     headers: Mapping[str, str] = NOTHING
+    release: Callable[[], Awaitable[None]] = _nothing_to_release
 
 
 Response = Json | Empty | Body | Stream | Hijack

@@ -97,7 +97,7 @@ def split_version(path: str) -> tuple[str, str]:
 
 
 def version_tuple(version: str) -> tuple[int, int]:
-    """ "1.44" -> (1, 44). Missing numbers count as 0."""
-    numbers = [int(part) for part in version.split(".") if part]
+    """ "1.44" -> (1, 44). Missing numbers count as 0, and longer ones than any version has by their beginning."""
+    numbers = [int(part[:9]) for part in version.split(".") if part]
     major, minor, *_ = (*numbers, 0, 0)
     return major, minor

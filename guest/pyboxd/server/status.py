@@ -1,4 +1,4 @@
-"""The one table from errors to HTTP statuses."""
+"""The one table from errors to HTTP statuses, and the words that statuses have on the wire."""
 
 from __future__ import annotations
 
@@ -25,6 +25,23 @@ STATUSES: dict[type[PyboxdError], int] = {
     SystemFailure: 500,
     NotImplementedHere: 501,
     Unavailable: 503,
+}
+
+
+REASONS = {
+    200: "OK",
+    201: "Created",
+    204: "No Content",
+    304: "Not Modified",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    409: "Conflict",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    503: "Service Unavailable",
 }
 
 
