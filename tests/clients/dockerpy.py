@@ -7,24 +7,21 @@ needs a swarm or plugins is left out by `dockerpy_excluded.txt`, which was writt
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.clients import images
 from tests.support.pybox_cli import Cli
 from tests.support.registry import running_registry
+from tests.support.relay import tcp_relay
 
 EXCLUDED = Path(__file__).with_name("dockerpy_excluded.txt")
 API_VERSION = "1.45"  # what docker-py 7.2 speaks unless it is told to ask
@@ -84,37 +81,6 @@ def run(checkout: Path, address: str, folder: Path, tests: Sequence[str], withou
     return results(report)
 
 
-@contextmanager
-def relay(path: str) -> Iterator[str]:
-    """The API's socket as tcp://127.0.0.1:PORT. The end of one direction does not end the other."""
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-            writer.write_eof()
-
-    kept: set[asyncio.Task[None] | None] = set()  # asyncio itself forgets them
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        kept.add(asyncio.current_task())
-        up_reader, up_writer = await asyncio.open_unix_connection(path)
-        await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
-        for end in (writer, up_writer):
-            end.close()
-
-    loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0))
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-
-
 def show(cases: list[Case]) -> float:
     """Print what failed and was skipped; the share that passed, in per cent."""
     count = Counter(case.outcome for case in cases)
@@ -150,8 +116,8 @@ def main() -> int:
             checkout, all_tests = arguments.checkout.resolve(), not arguments.tests
             cases = run(checkout, address, home / "1", arguments.tests or ["tests/integration"], without=OVER_TCP)
             if all_tests:
-                with relay(address.removeprefix("unix://")) as tcp:
-                    cases += run(checkout, tcp, home / "2", list(OVER_TCP))
+                with tcp_relay(Path(address.removeprefix("unix://"))) as port:
+                    cases += run(checkout, f"tcp://127.0.0.1:{port}", home / "2", list(OVER_TCP))
             return 0 if show(cases) >= LEAST else 1
     finally:
         cli.run("delete", "--force")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from pathlib import Path
 
 from tests.support.image_lab import Sample
 from tests.support.pybox_cli import Cli
 from tests.support.registry import Registry
-from tests.support.small_image import busybox
+from tests.support.small_image import busybox, busybox_layer
 
 NAMES = ("busybox:latest", "alpine:latest", "alpine:3.10", "hello-world:latest")
 _FOLDERS = ("bin", "dev", "etc", "home", "proc", "root", "run", "sys", "tmp", "usr", "usr/bin", "var", "var/log", "var/opt")
@@ -22,24 +20,8 @@ _FILES = {
 
 def base_layer(cli: Cli) -> bytes:
     """A root file system: busybox under all the names it knows, and the users that suites expect."""
-    program = busybox(cli)
-    applets = cli.ok("ssh", "busybox", "--list").split()
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name in _FOLDERS:
-            folder = tarfile.TarInfo(name)
-            folder.type, folder.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
-            archive.addfile(folder)
-        for name, content in [("bin/busybox", program), *((name, text.encode()) for name, text in _FILES.items())]:
-            info = tarfile.TarInfo(name)
-            info.size, info.mode = len(content), 0o755 if name.startswith("bin") else 0o644
-            archive.addfile(info, io.BytesIO(content))
-        for name in applets:
-            if name != "busybox":
-                link = tarfile.TarInfo(f"bin/{name}")
-                link.type, link.linkname = tarfile.SYMTYPE, "/bin/busybox"
-                archive.addfile(link)
-    return out.getvalue()
+    applets = [name for name in cli.ok("ssh", "busybox", "--list").split() if name != "busybox"]
+    return busybox_layer(busybox(cli), applets, _FOLDERS, _FILES)
 
 
 def fill(cli: Cli, registry: Registry, folder: Path) -> None:

@@ -15,8 +15,8 @@ from pyboxd.linux import mount, netlink
 from pyboxd.linux.constants import MNT_DETACH
 from pyboxd.linux.nftables import Nftables
 from pyboxd.model import PortRequest
-from pyboxd.network.model import NetworkRequest
-from tests.support.network_lab import GUEST, HOST, Lab, in_lab, inside, listen, pings, reaches, talk
+from pyboxd.network.model import NetworkRequest, Wishes
+from tests.support.network_lab import GUEST, HOST, Lab, called, in_lab, inside, listen, pings, reaches, talk
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 
@@ -67,7 +67,7 @@ def test_a_refused_port_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_port_of_another_container_is_refused_in_dockers_words(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         await lab.networks.attach(A, "bridge", [PortRequest(80, "tcp", "", 8080)])
-        again = lab.networks.attach(B, "bridge", [PortRequest(80, "tcp", "", 8080)], names=["web"])
+        again = lab.networks.attach(B, "bridge", [PortRequest(80, "tcp", "", 8080)], wishes=called("web"))
         words = (
             r"^driver failed programming external connectivity on endpoint web \([0-9a-f]{64}\): "
             r"Bind for 0\.0\.0\.0:8080 failed: port is already allocated$"
@@ -91,13 +91,13 @@ def test_the_host_chooses_a_port_when_none_is_asked_for(tmp_path: Path) -> None:
 def test_what_is_asked_for_is_given_or_refused(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         attach = lab.networks.attach
-        got = await attach(A, "bridge", mac="02-42-C0-A8-00-05", address="172.17.5.5")
+        got = await attach(A, "bridge", wishes=Wishes(mac="02-42-C0-A8-00-05", address="172.17.5.5"))
         assert (got.address, got.mac, got.gateway, got.prefix) == ("172.17.5.5", "02:42:c0:a8:00:05", "172.17.0.1", 16)
         await refused(attach(A, "bridge"), Conflict, "is attached to a network already")
-        await refused(attach(B, "bridge", address="172.17.5.5"), Forbidden, "Address already in use")
-        await refused(attach(B, "bridge", address="172.17.0.1"), Forbidden, "Address already in use")
-        await refused(attach(B, "bridge", address="10.1.1.1"), InvalidArgument, "no configured subnet")
-        await refused(attach(B, "bridge", mac="01:00:00:00:00:00"), InvalidArgument, "invalid mac address")
+        await refused(attach(B, "bridge", wishes=Wishes(address="172.17.5.5")), Forbidden, "Address already in use")
+        await refused(attach(B, "bridge", wishes=Wishes(address="172.17.0.1")), Forbidden, "Address already in use")
+        await refused(attach(B, "bridge", wishes=Wishes(address="10.1.1.1")), InvalidArgument, "no configured subnet")
+        await refused(attach(B, "bridge", wishes=Wishes(mac="01:00:00:00:00:00")), InvalidArgument, "invalid mac address")
         await refused(attach(B, "nowhere"), NotFound, "^network nowhere not found$")
         await refused(attach(B, "bridge", [PortRequest(1, "sctp")]), Exception, "cannot be published")
         assert lab.networks.attachments(B) == () and len(links()) == 2
@@ -135,7 +135,7 @@ def test_an_engine_that_comes_back_takes_over_and_tidies(tmp_path: Path) -> None
     async def scenario(lab: Lab) -> None:
         lab.networks.create(NetworkRequest("own"))
         kept = await lab.networks.attach(A, "bridge", [PortRequest(80, "tcp", "", 8080)])
-        named = await lab.networks.attach(B, "own", names=["web"])
+        named = await lab.networks.attach(B, "own", wishes=called("web"))
         lost = await lab.networks.attach(C, "own")
         lab.forget(C)  # as if the engine had ended before it was written down
         engine = lab.new_engine()
@@ -159,7 +159,7 @@ def test_an_engine_that_comes_back_finds_what_is_left_of_the_networks(tmp_path: 
         lab.networks.create(NetworkRequest("own"))
         await lab.networks.attach(A, "empty")
         await lab.networks.detach(A)
-        got = await lab.networks.attach(B, "own", names=["web"])
+        got = await lab.networks.attach(B, "own", wishes=called("web"))
         mount.umount2(got.netns_path, MNT_DETACH)  # its processes have ended, and somebody tidied up
         engine = lab.new_engine()
         await engine.setup()
@@ -168,7 +168,7 @@ def test_an_engine_that_comes_back_finds_what_is_left_of_the_networks(tmp_path: 
         await engine.remove("empty")
         assert empty.bridge not in links()
         await engine.detach(B)
-        await engine.attach(B, "own", names=["web"])
+        await engine.attach(B, "own", wishes=called("web"))
         await engine.close()
 
     in_lab(scenario, str(tmp_path))
@@ -219,7 +219,7 @@ def test_a_container_joins_and_leaves_networks(tmp_path: Path) -> None:
         networks.create(NetworkRequest("inner", internal=True))
         first = await networks.attach(A, "bridge", [PortRequest(80, "tcp", "", 8080)])
         await networks.connect(A, "inner")
-        second = await networks.connect(A, "own", names=["a"])
+        second = await networks.connect(A, "own", wishes=called("a"))
         other = await networks.attach(B, "own")
         assert [one.network_name for one in networks.attachments(A)] == ["bridge", "inner", "own"]
         assert second.published == () and pings(other.netns_path, second.address)
@@ -247,7 +247,7 @@ def test_a_network_goes_when_nobody_is_in_it(tmp_path: Path) -> None:
         networks = lab.networks
         own = networks.create(NetworkRequest("own"))
         assert links() == {"docker0"}
-        await networks.attach(A, "own", names=["web"])
+        await networks.attach(A, "own", wishes=called("web"))
         assert own.bridge in links()
         await refused(networks.remove("own"), Forbidden, r'network own has active endpoints \(name:"web" id:"')
         await refused(networks.remove("bridge"), Forbidden, "^bridge is a pre-defined network and cannot be removed$")

@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 from pyboxd.network import dnswire
-from pyboxd.network.model import NetworkRequest
-from tests.support.network_lab import GUEST, HOST, PATIENCE, Lab, datagram_socket, in_lab, inside, listen
+from pyboxd.network.model import NetworkRequest, Wishes
+from tests.support.network_lab import GUEST, HOST, PATIENCE, Lab, called, datagram_socket, in_lab, inside, listen
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 SERVER = ("127.0.0.11", 53)
@@ -57,9 +57,9 @@ def test_containers_find_each_other_by_name_alias_and_id(tmp_path: Path) -> None
     async def scenario(lab: Lab) -> None:
         lab.networks.create(NetworkRequest("own"))
         lab.networks.create(NetworkRequest("apart"))
-        first = await lab.networks.attach(A, "own", names=["web", "www", A[:12]])
-        second = await lab.networks.attach(B, "own", names=["db", "www"])
-        third = await lab.networks.attach(C, "apart", names=["hidden", "db"])
+        first = await lab.networks.attach(A, "own", wishes=called("web", "www", A[:12]))
+        second = await lab.networks.attach(B, "own", wishes=called("db", "www"))
+        third = await lab.networks.attach(C, "apart", wishes=called("hidden", "db"))
         assert first.embedded_dns and third.embedded_dns
         for name in ("db", "DB", "db.own"):
             assert await resolve(first.netns_path, name) == {second.address}
@@ -83,9 +83,9 @@ def test_containers_find_each_other_by_name_alias_and_id(tmp_path: Path) -> None
 def test_a_link_is_a_name_for_one_container_only(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         lab.networks.create(NetworkRequest("own", internal=True))
-        first = await lab.networks.attach(A, "own", names=["web"], links=["db:store"])
+        first = await lab.networks.attach(A, "own", wishes=Wishes(names=("web",), links=("db:store",)))
         assert isinstance(await resolve(first.netns_path, "store"), int)
-        second = await lab.networks.attach(B, "own", names=["db"])
+        second = await lab.networks.attach(B, "own", wishes=called("db"))
         assert await resolve(first.netns_path, "store") == {second.address}
         assert isinstance(await resolve(second.netns_path, "store"), int)
 
@@ -103,7 +103,7 @@ def answering(server: socket.socket, reply: Callable[[bytes], bytes]) -> asyncio
 def test_all_else_is_asked_of_the_containers_resolvers(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         lab.networks.create(NetworkRequest("own"))
-        got = await lab.networks.attach(A, "own", names=["web"], resolvers=[GUEST, HOST])
+        got = await lab.networks.attach(A, "own", wishes=called("web"), resolvers=[GUEST, HOST])
         with closing(datagram_socket(lab.host_namespace, 53)) as upstream:
             served = answering(upstream, lambda data: data[:2] + b"whatever " + data[12:])
             message = question("example.com", MX)
@@ -119,7 +119,7 @@ def test_an_internal_network_asks_nobody_outside(tmp_path: Path) -> None:
 
     async def scenario(lab: Lab) -> None:
         lab.networks.create(NetworkRequest("inner", internal=True))
-        got = await lab.networks.attach(A, "inner", names=["web"], resolvers=[HOST])
+        got = await lab.networks.attach(A, "inner", wishes=called("web"), resolvers=[HOST])
         with closing(datagram_socket(lab.host_namespace, 53)) as upstream:
             assert await resolve(got.netns_path, "web") == {got.address}
             assert await resolve(got.netns_path, "secret.example.com") == dnswire.SERVFAIL
@@ -136,7 +136,7 @@ def test_an_internal_network_asks_nobody_outside(tmp_path: Path) -> None:
 def test_a_container_may_serve_dns_itself(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         lab.networks.create(NetworkRequest("own"))
-        got = await lab.networks.attach(A, "own", names=["web"])
+        got = await lab.networks.attach(A, "own", wishes=called("web"))
         with closing(datagram_socket(got.netns_path, 53)), listen(got.netns_path, 53):
             assert await resolve(got.netns_path, "web") == {got.address}
 
@@ -146,7 +146,7 @@ def test_a_container_may_serve_dns_itself(tmp_path: Path) -> None:
 def test_names_are_served_again_by_an_engine_that_comes_back(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         lab.networks.create(NetworkRequest("own"))
-        got = await lab.networks.attach(A, "own", names=["web"])
+        got = await lab.networks.attach(A, "own", wishes=called("web"))
         engine = lab.new_engine()
         await engine.setup()
         assert await resolve(got.netns_path, "web") == {got.address}
@@ -160,7 +160,7 @@ def test_the_server_comes_and_goes_with_the_networks(tmp_path: Path) -> None:
         lab.networks.create(NetworkRequest("own"))
         got = await lab.networks.attach(A, "bridge")
         assert not got.embedded_dns
-        joined = await lab.networks.connect(A, "own", names=["web"])
+        joined = await lab.networks.connect(A, "own", wishes=called("web"))
         assert await resolve(got.netns_path, "web") == {joined.address}
         await lab.networks.disconnect(A, "own")
         try:
@@ -175,7 +175,7 @@ def test_the_server_comes_and_goes_with_the_networks(tmp_path: Path) -> None:
 def test_garbage_is_survived(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         lab.networks.create(NetworkRequest("own"))
-        got = await lab.networks.attach(A, "own", names=["web"])
+        got = await lab.networks.attach(A, "own", wishes=called("web"))
 
         def send_garbage() -> None:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:

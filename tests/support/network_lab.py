@@ -19,6 +19,7 @@ from pyboxd.database import Database
 from pyboxd.errors import SystemFailure
 from pyboxd.linux import mount, namespaces, netlink
 from pyboxd.linux.constants import CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC
+from pyboxd.network.model import Wishes
 from pyboxd.network.namespaces import Namespaces, plug
 from pyboxd.network.networks import Networks
 from pyboxd.network.store import StateStore
@@ -27,6 +28,11 @@ T = TypeVar("T")
 HOST = "10.0.2.2"
 GUEST = "10.0.2.15"
 PATIENCE = 1.0  # seconds after which silence counts as unreachable
+
+
+def called(*names: str) -> Wishes:
+    """A place under these names."""
+    return Wishes(names=names)
 
 
 def in_lab(scenario: Callable[[Lab], Awaitable[None]], folder: str) -> None:

@@ -6,10 +6,13 @@ import base64
 import io
 import random
 import tarfile
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from tests.support.image_lab import Sample, tar
 from tests.support.pybox_cli import Cli
 
+FOLDERS = ("bin", "dev", "etc", "proc", "sys", "tmp", "root")
 APPLETS = ("sh", "cat", "echo", "sleep", "sync", "mv", "dd", "ls", "true", "mkdir", "rm")
 
 
@@ -18,18 +21,24 @@ def busybox(cli: Cli) -> bytes:
     return base64.b64decode(cli.ok("ssh", "busybox", "base64", "/bin/busybox"))
 
 
-def busybox_layer(program: bytes) -> bytes:
-    """A layer with /bin/busybox, names for what tests need of it, and empty folders to mount on."""
+def busybox_layer(
+    program: bytes,
+    applets: Sequence[str] = APPLETS,
+    folders: Sequence[str] = FOLDERS,
+    files: Mapping[str, str] = MappingProxyType({}),
+) -> bytes:
+    """A layer with /bin/busybox, its names, folders to mount on, and files of text."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
-        for name in ("bin", "dev", "etc", "proc", "sys", "tmp", "root"):
+        for name in folders:
             folder = tarfile.TarInfo(name)
-            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
             archive.addfile(folder)
-        info = tarfile.TarInfo("bin/busybox")
-        info.size, info.mode = len(program), 0o755
-        archive.addfile(info, io.BytesIO(program))
-        for name in APPLETS:
+        for name, content, mode in (("bin/busybox", program, 0o755), *((k, v.encode(), 0o644) for k, v in files.items())):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(content), mode
+            archive.addfile(info, io.BytesIO(content))
+        for name in applets:
             link = tarfile.TarInfo(f"bin/{name}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             archive.addfile(link)

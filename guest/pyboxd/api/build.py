@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
 from pyboxd import jsontext
 from pyboxd.api import progress
 from pyboxd.api.fields import JsonObject
+from pyboxd.api.registry import read_header
 from pyboxd.api.schema.registry import auth_of
 from pyboxd.errors import InvalidArgument, NotImplementedHere, PyboxdError
 from pyboxd.frozen import frozen
@@ -124,11 +123,7 @@ def _json_list(query: Query, name: str) -> tuple[str, ...]:
 
 def _logins(text: str) -> Mapping[str, RegistryAuth | None]:
     """The header X-Registry-Config: logins by registry. What cannot be read counts as none."""
-    padded = text.replace("-", "+").replace("_", "/").rstrip("=")
-    try:
-        value = jsontext.loads(base64.b64decode(padded + "=" * (-len(padded) % 4))) if text else {}
-    except (binascii.Error, ValueError):
-        return {}
+    value = read_header(text)
     if not isinstance(value, dict):
         return {}
     return {_registry(name): auth_of(login) for name, login in value.items()}

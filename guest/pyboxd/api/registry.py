@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
+from typing import cast
 
+from pyboxd import jsontext
 from pyboxd.api import filters, progress
 from pyboxd.api.fields import read_object
 from pyboxd.api.schema import registry as schema
@@ -99,7 +100,7 @@ def _platform(text: str) -> str:
     if not text:
         return ""
     try:
-        value = json.loads(text)
+        value = jsontext.loads(text)
         parts = [value.get(name) or "" for name in ("os", "architecture", "variant")]
     except (ValueError, AttributeError) as error:
         raise InvalidArgument(f"failed to parse platform: {error}") from None
@@ -109,9 +110,14 @@ def _platform(text: str) -> str:
 
 
 def decode_auth(text: str) -> RegistryAuth | None:
-    """The header X-Registry-Auth: base64 (either alphabet, padded or not) of JSON. What cannot be read is no login."""
+    """The header X-Registry-Auth, a login. What cannot be read is none."""
+    return schema.auth_of(read_header(text))
+
+
+def read_header(text: str) -> object:
+    """JSON in base64 (either alphabet, padded or not), as clients send logins; None if it cannot be read."""
+    padded = text.replace("-", "+").replace("_", "/").rstrip("=")
     try:
-        padded = text.replace("-", "+").replace("_", "/").rstrip("=")
-        return schema.auth_of(json.loads(base64.b64decode(padded + "=" * (-len(padded) % 4)) or "null"))
-    except (binascii.Error, ValueError, RecursionError):
+        return cast(object, jsontext.loads(base64.b64decode(padded + "=" * (-len(padded) % 4))))
+    except (binascii.Error, ValueError):
         return None

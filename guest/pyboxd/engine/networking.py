@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 from pyboxd.engine.containers import Container, Containers
 from pyboxd.engine.model import EndpointConfig, NetworkView, PortBinding, Record
@@ -15,7 +16,7 @@ from pyboxd.frozen import replace
 from pyboxd.model import PortRequest
 from pyboxd.network import files
 from pyboxd.network.files import Resolver
-from pyboxd.network.model import Attachment
+from pyboxd.network.model import Attachment, Wishes
 from pyboxd.network.networks import Networks
 
 _SHARED = "container:"
@@ -38,16 +39,13 @@ class Networking:
         if record.config.network_disabled:
             mode = "none"
         first, *others = _order(record.endpoints, mode)
+        wishes = _wishes(record, first, mode)
         try:
             attachment = await self.networks.attach(
                 record.id,
                 mode,
                 () if mode in ("host", "none") else self._port_requests(record),
-                first.mac_address or record.config.mac_address,
-                address=first.ipv4_address,
-                names=dns_names(record, first, mode),
-                links=() if mode in _PREDEFINED else first.links,
-                link_local=first.link_local,
+                replace(wishes, mac=wishes.mac or record.config.mac_address),
                 resolvers=record.host.dns,
             )
         except SystemFailure as error:
@@ -57,24 +55,15 @@ class Networking:
                 f"driver failed programming external connectivity on endpoint {record.name} ({record.id}): {error}"
             ) from error
         attachments = [attachment]
-        try:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self.networks.detach, record.id)
             for endpoint in others:
                 attachments.append(await self._connect(record, endpoint))
-        except BaseException:  # a start that was cancelled, too
-            await self.networks.detach(record.id)
-            raise
+            undo.pop_all()
         return attachment.netns_path, tuple(attachments)
 
     async def _connect(self, record: Record, endpoint: EndpointConfig) -> Attachment:
-        return await self.networks.connect(
-            record.id,
-            endpoint.network,
-            mac=endpoint.mac_address,
-            address=endpoint.ipv4_address,
-            names=dns_names(record, endpoint, endpoint.network),
-            links=() if endpoint.network in _PREDEFINED else endpoint.links,
-            link_local=endpoint.link_local,
-        )
+        return await self.networks.connect(record.id, endpoint.network, _wishes(record, endpoint, endpoint.network))
 
     def owner(self, record: Record) -> Record:
         """The container whose host name and files this one has: itself, or that whose network it shares. NotFound."""
@@ -185,6 +174,17 @@ def _with_addresses(view: NetworkView, attachment: Attachment | None) -> Network
         mac=attachment.mac,
         ports=attachment.published,
         namespace=attachment.netns_path,
+    )
+
+
+def _wishes(record: Record, endpoint: EndpointConfig, network: str) -> Wishes:
+    """What a container wants of a network; Docker's own networks have neither names nor links."""
+    return Wishes(
+        mac=endpoint.mac_address,
+        address=endpoint.ipv4_address,
+        link_local=endpoint.link_local,
+        names=dns_names(record, endpoint, network),
+        links=() if network in _PREDEFINED else endpoint.links,
     )
 
 

@@ -114,11 +114,11 @@ class LayerStore:
         return await self._finish(folder, await self._guarded(folder, run_blocking(lambda _: _take(folder, file, expected))))
 
     async def _guarded(self, folder: str, job: Awaitable[_Content]) -> _Content:
-        try:
-            return await job
-        except BaseException:  # a cancelled request, too
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+            content = await job
+            undo.pop_all()
+        return content
 
     async def _finish(self, folder: str, content: _Content, expected: str = "") -> Layer:
         layer = content.layer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 from collections.abc import Iterator
 
 from pyboxd.errors import InvalidArgument, NotFound, PyboxdError, SystemFailure, Unauthorized
@@ -17,10 +16,9 @@ from pyboxd.image.manifests import Manifest, choose, image_manifest, parse_docum
 from pyboxd.image.model import Image, ImageDocument, Progress, ProgressSink, RegistrySettings, short_id
 from pyboxd.image.reference import Reference, parse
 from pyboxd.image.refusal import Refused
-from pyboxd.image.workers import Stopped, run_blocking
+from pyboxd.image.workers import first_failure, run_blocking
 from pyboxd.model import RegistryAuth
 
-log = logging.getLogger(__name__)
 PARALLEL = 3  # layers at once, as Docker
 STEP = 512 * 1024  # bytes between two messages of progress
 
@@ -79,15 +77,9 @@ class Puller:
                 return await self._layer(blob, diff_id, registry, report, progress)
 
         blobs = dict(zip(document.layers, manifest.layers, strict=True))  # an image may have the same layer twice
-        try:
+        with first_failure(f"the pull of {registry.reference.familiar}"):
             async with asyncio.TaskGroup() as group:
                 tasks = {diff_id: group.create_task(fetch(blob, diff_id)) for diff_id, blob in blobs.items()}
-        except ExceptionGroup as failures:
-            first, *others = failures.exceptions  # these say the same, or ended because of it, unless they are bugs
-            for error in others:
-                if not isinstance(error, (Stopped, OSError, PyboxdError)):
-                    log.error("a bug in the pull of %s", registry.reference.familiar, exc_info=error)
-            raise first from None
         return [tasks[diff_id].result() for diff_id in document.layers]
 
     def _known(self, identity: str) -> bool:

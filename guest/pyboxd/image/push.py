@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from pyboxd.errors import InvalidArgument, PyboxdError, SystemFailure, Unauthorized
+from pyboxd.errors import InvalidArgument, SystemFailure, Unauthorized
 from pyboxd.frozen import frozen
 from pyboxd.image.blobs import GZIP_LAYER, Blob, KnownBlobs, Place
 from pyboxd.image.compression import gzipped
@@ -20,10 +19,9 @@ from pyboxd.image.pull import STEP, check_platform
 from pyboxd.image.reference import Reference, parse
 from pyboxd.image.refusal import NoCredentials, Refused
 from pyboxd.image.upload import Uploads
-from pyboxd.image.workers import Stop, Stopped, run_blocking
+from pyboxd.image.workers import Stop, first_failure, run_blocking
 from pyboxd.model import RegistryAuth
 
-log = logging.getLogger(__name__)
 PARALLEL = 3  # layers at once; each compresses in a thread of its own
 MOUNTS = 3  # repositories that are asked for a layer before it is sent
 PIECE = 256 * 1024
@@ -118,16 +116,10 @@ class Pusher:
             async with limit:
                 await self._layer(diff_id, registry, remote, progress)
 
-        try:
+        with first_failure(f"the push of {registry.reference.familiar}"):
             async with asyncio.TaskGroup() as group:
                 for diff_id in order:
                     group.create_task(send(diff_id))
-        except ExceptionGroup as failures:
-            first, *others = failures.exceptions  # these say the same, or ended because of it, unless they are bugs
-            for error in others:
-                if not isinstance(error, (Stopped, OSError, PyboxdError)):
-                    log.error("a bug in the push of %s", registry.reference.familiar, exc_info=error)
-            raise first from None
         return [remote[diff_id] for diff_id in image.layers]
 
     async def _layer(self, diff_id: str, registry: Registry, remote: dict[str, Blob], progress: ProgressSink) -> None:

@@ -161,7 +161,8 @@ class Client:
         streamed = not isinstance(content, bytes | None)
         if streamed:
             heads["Transfer-Encoding"] = "chunked"
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(connection.close)
             connection.connect()
             connection.sock.settimeout(timeout)
             self.stop.on_stop(_waker(connection.sock))
@@ -172,9 +173,7 @@ class Client:
                     raise
                 # A registry that refuses does not wait for the end of what is sent; its answer says why.
             response = connection.getresponse()
-        except BaseException:  # whatever it is: nobody else has the connection to close it
-            connection.close()
-            raise
+            undo.pop_all()
         return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response, connection)
 
     def _connection(self, url: str) -> tuple[http.client.HTTPConnection, str, Mapping[str, str]]:

@@ -90,6 +90,20 @@ async def run_blocking(job: Callable[[Stop], _Result], stop: Stop | None = None)
         raise
 
 
+@contextlib.contextmanager
+def first_failure(what: str) -> Iterator[None]:
+    """Around a group of tasks: its first failure is raised. The others say the same, or ended because of it; those that
+    are bugs are logged, as bugs in `what`."""
+    try:
+        yield
+    except ExceptionGroup as failures:
+        first, *others = failures.exceptions
+        for error in others:
+            if not isinstance(error, (Stopped, OSError, PyboxdError)):
+                log.error("a bug in %s", what, exc_info=error)
+        raise first from None
+
+
 async def consume(source: AsyncIterator[bytes], job: Callable[[Iterator[bytes]], _Result]) -> _Result:
     """Run `job` in a thread over the chunks of `source`, which is read on the loop at the same time.
 

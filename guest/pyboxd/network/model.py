@@ -72,13 +72,20 @@ PREDEFINED = ("bridge", "host", "none")
 
 @frozen
 class Wishes:
-    """What a container wants of its place in a network; "" is chosen."""
+    """What a container wants of its place in a network; "" is chosen.
+
+    `names` (the container's name first, aliases, its short id) is what other containers of a user-defined network find
+    it by, `links` ("name:alias") are what it alone calls others there.
+    """
 
     mac: str = ""
     address: str = ""
     link_local: tuple[str, ...] = ()  # more addresses, of 169.254.0.0/16
     names: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+
+
+NO_WISHES = Wishes()
 
 
 @frozen

@@ -25,7 +25,7 @@ from pyboxd.network import bridge, definitions
 from pyboxd.network.bridge import Fabric
 from pyboxd.network.discovery import Discovery
 from pyboxd.network.endpoints import Endpoints
-from pyboxd.network.model import Attachment, Endpoint, Network, NetworkRequest, PortPublisher, Sandbox, Wishes
+from pyboxd.network.model import NO_WISHES, Attachment, Endpoint, Network, NetworkRequest, PortPublisher, Sandbox, Wishes
 from pyboxd.network.namespaces import Namespaces
 from pyboxd.network.ports import Ports, port_rules
 from pyboxd.network.store import NetworkStore, StateStore
@@ -146,24 +146,17 @@ class Networks:
         container_id: str,
         network: str,
         ports: Sequence[PortRequest] = (),
-        mac: str = "",
+        wishes: Wishes = NO_WISHES,
         *,
-        address: str = "",
-        names: Sequence[str] = (),
-        links: Sequence[str] = (),
-        link_local: Sequence[str] = (),
         resolvers: Sequence[str] = (),
     ) -> Attachment:
         """Give a container its namespace, its first network and its published ports, or nothing of it.
 
-        `mac` and `address` "" are chosen. `names` (the container's name first, aliases, its short id) is what
-        other containers of a user-defined network find it by; `links` ("name:alias") are what it alone calls others
-        there; `resolvers` are asked for all other names. `link_local` are further addresses of its interface.
+        `resolvers` are asked for the names that the networks' own DNS does not know.
         """
         found = self.get(network)
         if found.driver == "host":
             return _bare_attachment(container_id, GUEST_NAMESPACE, found)
-        wishes = Wishes(mac, address, tuple(link_local), tuple(names), tuple(links))
         async with self._lock(container_id):
             if self._state.sandbox(container_id) is not None:
                 raise Conflict(f"container {container_id[:12]} is attached to a network already")
@@ -172,26 +165,15 @@ class Networks:
                     return await self._attach_nothing(container_id, found)
                 return await self._attach(container_id, found, ports, wishes, tuple(resolvers))
 
-    async def connect(
-        self,
-        container_id: str,
-        network: str,
-        *,
-        mac: str = "",
-        address: str = "",
-        names: Sequence[str] = (),
-        links: Sequence[str] = (),
-        link_local: Sequence[str] = (),
-    ) -> Attachment:
-        """Put an attached container into one more network; the rest as for `attach`."""
+    async def connect(self, container_id: str, network: str, wishes: Wishes = NO_WISHES) -> Attachment:
+        """Put an attached container into one more network."""
         found = self.get(network)
         if found.driver != "bridge":
             raise Forbidden(f"container cannot be connected to or disconnected from the {found.name} network")
-        wishes = Wishes(mac, address, tuple(link_local), tuple(names), tuple(links))
         async with self._lock(container_id):
             sandbox = self._sandbox(container_id)
             if any(found.id == endpoint.network_id for endpoint in self._endpoints.of(container_id)):
-                owner = next(iter(names), container_id[:12])
+                owner = next(iter(wishes.names), container_id[:12])
                 raise Forbidden(f"endpoint with name {owner} already exists in network {found.name}")
             with _kernel_errors():
                 endpoint = await self._connect(sandbox, found, wishes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from pybox.app.logins import Logins, registry_of
+from pybox.app.logins import Logins, names_registry, registry_of
 from pybox.engine.client import EngineClient, Query
 from pybox.errors import EngineError, UsageProblem
 
@@ -73,9 +73,8 @@ def split_reference(reference: str) -> tuple[str, str]:
 def full_reference(reference: str) -> str:
     """A reference with everything that it leaves out: "debian" is "docker.io/library/debian:latest"."""
     name, tag = split_reference(reference)
-    first, slash, _ = name.partition("/")
-    if not (slash and ("." in first or ":" in first or first == "localhost")):
-        name = f"docker.io/{name}" if slash else f"docker.io/library/{name}"
+    if not names_registry(name):
+        name = f"docker.io/{name}" if "/" in name else f"docker.io/library/{name}"
     return f"{name}@{tag}" if ":" in tag else f"{name}:{tag or 'latest'}"
 
 

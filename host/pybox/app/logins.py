@@ -102,8 +102,13 @@ def registry_name(text: str) -> str:
 
 def registry_of(name: str) -> str:
     """The registry that an image's name belongs to."""
+    return registry_name(name.partition("/")[0]) if names_registry(name) else HUB
+
+
+def names_registry(name: str) -> bool:
+    """Whether an image's name begins with a registry; otherwise it is the hub's."""
     first, slash, _ = name.partition("/")
-    return registry_name(first) if slash and ("." in first or ":" in first or first == "localhost") else HUB
+    return bool(slash) and ("." in first or ":" in first or first == "localhost")
 
 
 def log_in(client: EngineClient, logins: Logins, login: Login) -> str:

@@ -9,7 +9,7 @@ import click
 
 from pybox.cli import output
 from pybox.cli.context import Context, pass_context
-from pybox.errors import UsageProblem
+from pybox.errors import PyboxError, UsageProblem
 
 
 @click.command()
@@ -85,7 +85,7 @@ def version(context: Context, template: str | None) -> None:
     client = {"Version": own_version(), "ApiVersion": "1.51"}
     try:
         server = context.client.get("/version")
-    except Exception:
+    except PyboxError:
         output.say(f"Client: pybox {client['Version']} (API {client['ApiVersion']})")
         raise
     if template is not None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,13 +15,6 @@ from tests.support.image_lab import ImageLab, tar
 BASE, RUN, ENV, COPY = "base", "RUN a", "ENV B=1", "COPY c"
 WITH_ENV = ImageConfig(env=("B=1",))
 WHOLE = ImageConfig(env=("B=1",), cmd=("d",))
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[ImageLab]:
-    found = ImageLab(tmp_path)
-    yield found
-    found.close()
 
 
 def image(lab: ImageLab, steps: list[str], config: ImageConfig, when: str = "2020", **other: str) -> Image:

@@ -37,13 +37,6 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 USERS = {"me": "secret"}
 
 
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[ImageLab]:
-    found = ImageLab(tmp_path)
-    yield found
-    found.close()
-
-
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     folder = tmp_path_factory.mktemp("registry")

@@ -33,13 +33,6 @@ SMALL = tar({"small": b"1"})
 GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[ImageLab]:
-    found = ImageLab(tmp_path)
-    yield found
-    found.close()
-
-
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     with running_registry(tmp_path_factory.mktemp("registry")) as found:

@@ -28,13 +28,6 @@ from tests.support.image_lab import ImageLab, chunked, tar
 DIGEST = "sha256:" + "d" * 64
 
 
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[ImageLab]:
-    found = ImageLab(tmp_path)
-    yield found
-    found.close()
-
-
 def remove(lab: ImageLab, name: str, **options: bool) -> list[str]:
     """What is told of names and images; layers are left out."""
     found = asyncio.run(lab.images.remove(name, **options))

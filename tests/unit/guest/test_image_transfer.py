@@ -9,7 +9,7 @@ import io
 import json
 import subprocess
 import tarfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +20,6 @@ from pyboxd.image import transfer
 from tests.support.image_lab import ImageLab, Sample, chunked, tar
 
 BASE, TOP = tar({"base": b"1" * 3000}), tar({"top": b"2"})
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[ImageLab]:
-    found = ImageLab(tmp_path)
-    yield found
-    found.close()
 
 
 def load(lab: ImageLab, data: bytes) -> list[str]:

@@ -235,9 +235,8 @@ class _ContextItem:
 def filled(chunks: Iterable[bytes], spool: str) -> ContextTree:
     """The tree of an uncompressed archive. Blocking."""
     tree = ContextTree(spool)
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(tree.close)
         tree.fill(TarReader(chunks))
-    except BaseException:  # whatever it is: nobody else has the tree to close it
-        tree.close()
-        raise
+        undo.pop_all()
     return tree
