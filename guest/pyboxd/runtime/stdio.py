@@ -13,7 +13,7 @@ from .peer import Peer
 
 _CHUNK = 65536
 _ENOUGH = 65536  # input that may wait here before its sender is not read any more
-_LINE_END = 0.001  # seconds for a terminal's line to get its end
+_LINE_END = 0.005  # seconds for a terminal's line to get its end
 _PIPE_LIMIT = 1 << 20  # the most that a pipe can hold, /proc/sys/fs/pipe-max-size
 
 
