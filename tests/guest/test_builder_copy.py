@@ -10,20 +10,7 @@ from pathlib import Path
 import pytest
 
 from pyboxd.errors import InvalidArgument
-from tests.support.build_lab import BuildLab, Files, archive, in_build_lab
-
-
-def entry(kind: bytes, link: str = "", mode: int = 0o755, **fields: object) -> tarfile.TarInfo:
-    info = tarfile.TarInfo()
-    info.type, info.linkname, info.mode = kind, link, mode
-    for key, value in fields.items():
-        setattr(info, key, value)
-    return info
-
-
-def symlink(target: str) -> tarfile.TarInfo:
-    return entry(tarfile.SYMTYPE, target)
-
+from tests.support.build_lab import BuildLab, Files, archive, entry, in_build_lab, symlink
 
 CONTEXT: Files = {
     "file": "file",

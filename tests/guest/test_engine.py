@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
+import lzma
 import os
 import sqlite3
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pyboxd import locations
+from tests.guest.conftest import OUTSIDE
+from tests.support.build_lab import archive, entry, symlink
 from tests.support.engine_lab import REFUSED_PORT, EngineLab, busybox_image, frames, image_archive, tar
 
 
@@ -310,6 +315,73 @@ def test_a_copy_does_not_follow_links_out(lab: EngineLab) -> None:
     assert not os.path.exists("/etc/victim")
     assert lab.execute(container, "cat", "/etc/victim")[1] == b"x"
     assert lab.get(f"/containers/{container}/archive?path=/run2/pyboxd").status == 404
+    lab.delete(f"/containers/{container}?force=1")
+
+
+def test_a_path_that_changes_while_it_is_copied(lab: EngineLab, outside: Path) -> None:
+    """CVE-2018-15664: a part of the path is a directory when it is looked at and a link when it is used.
+
+    So are its successors of 2026 (GHSA-rg2x-37c3-w2rh, GHSA-vp62-88p7-qqf5): there, the link leads to what is mounted.
+    """
+    script = (
+        "mkdir -p /d /v/d; echo inside >/d/file; echo inside >/v/d/file;"
+        f"ln -s {OUTSIDE} /l; ln -s {OUTSIDE} /v/l; touch /on;"
+        "while :; do for p in '' /v; do mv $p/d $p/x; mv $p/l $p/d; mv $p/d $p/l; mv $p/x $p/d; done; done 2>/dev/null"
+    )
+    container = lab.start_container("sh", "-c", script, HostConfig={"Binds": ["flipped:/v"]})
+    while lab.execute(container, "test", "-e", "/on")[0]:
+        time.sleep(0.1)
+    seen = set()
+    for turn in range(40):
+        folder = "/v/d" if turn % 2 else "/d"
+        reply = lab.get(f"/containers/{container}/archive?path={folder}/file")
+        seen.add(reply.status)
+        if reply.status == 200:
+            with tarfile.open(fileobj=io.BytesIO(reply.body)) as file:
+                content = file.extractfile("file")
+                assert content is not None and content.read() == b"inside\n"
+        lab.request("PUT", f"/containers/{container}/archive?path={folder}", tar([("planted", b"x", 0o644)]))
+    assert 200 in seen
+    assert [path.name for path in outside.iterdir()] == ["file"] and (outside / "file").read_text() == "the guest's"
+    lab.delete(f"/containers/{container}?force=1")
+    lab.delete("/volumes/flipped")
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, lzma.compress])
+def test_a_containers_own_programs_unpack_nothing(lab: EngineLab, compress: Callable[[bytes], bytes]) -> None:
+    """CVE-2019-14271, GHSA-x86f-5xw2-fm2r: whoever enters a container to copy must not run or load what lies there."""
+    trap = "for n in xz unxz gzip gunzip unpigz pigz zstd bzip2 tar; do printf '#!/bin/sh\\ntouch /trapped\\n' >/trap; "
+    trap += "chmod 755 /trap; cp /trap /bin/$n-; rm -f /bin/$n; mv /bin/$n- /bin/$n; done; mkdir -p /lib; "
+    trap += "cp /trap /lib/libnss_files.so.2; touch /on; exec sleep 1000"
+    container = lab.start_container("sh", "-c", trap)
+    while lab.execute(container, "test", "-e", "/on")[0]:
+        time.sleep(0.1)
+    data = compress(tar([("file", b"unpacked", 0o644)]))
+    assert lab.request("PUT", f"/containers/{container}/archive?path=/tmp", data).status == 200
+    assert lab.get(f"/containers/{container}/archive?path=/tmp").status == 200
+    assert lab.execute(container, "cat", "/tmp/file") == (0, b"unpacked")
+    assert lab.execute(container, "test", "-e", "/trapped")[0] == 1
+    lab.delete(f"/containers/{container}?force=1")
+
+
+def test_an_archive_for_a_container_stays_inside(lab: EngineLab, outside: Path) -> None:
+    """CVE-2026-17106, CVE-2025-4517: links that come in the archive itself, and names that climb."""
+    container = lab.start_container("sleep", "1000")
+    long = "/".join(["d" * 200] * 19)  # behind it, a name that is resolved by text alone is cut off
+    for entries in (
+        {"../../../../../../run/outside/planted": "x"},
+        {f"{OUTSIDE}/planted": "x"},
+        {"out": symlink(OUTSIDE), "out/planted": "x"},
+        {"out": symlink("../" * 30 + OUTSIDE[1:]), "out/planted": "x"},
+        {f"{long}/up": symlink("../" * 40 + OUTSIDE[1:]), f"{long}/up/planted": "x"},
+        {"hard": entry(tarfile.LNKTYPE, f"{OUTSIDE}/file"), "hard2": "x"},
+        {"hard": entry(tarfile.LNKTYPE, "../" * 30 + f"{OUTSIDE[1:]}/file")},
+        {"out": symlink(OUTSIDE), "out/file": entry(tarfile.LNKTYPE, "out/file")},
+    ):
+        lab.request("PUT", f"/containers/{container}/archive?path=/tmp", archive(entries))
+        assert [path.name for path in outside.iterdir()] == ["file"]
+        assert (outside / "file").read_text() == "the guest's" and (outside / "file").stat().st_nlink == 1
+    assert lab.execute(container, "sh", "-c", "cat /tmp/hard /tmp/out/file 2>/dev/null")[1] in (b"", b"x")
     lab.delete(f"/containers/{container}?force=1")
 
 

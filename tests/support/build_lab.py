@@ -47,6 +47,19 @@ def archive(files: Files) -> bytes:
     return buffer.getvalue()
 
 
+def entry(kind: bytes, link: str = "", mode: int = 0o755, **fields: object) -> tarfile.TarInfo:
+    """A member of an archive that is no plain file; `archive` gives it its name."""
+    info = tarfile.TarInfo()
+    info.type, info.linkname, info.mode = kind, link, mode
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info
+
+
+def symlink(target: str) -> tarfile.TarInfo:
+    return entry(tarfile.SYMTYPE, target)
+
+
 @dataclass
 class Built:
     """A finished build and what it printed."""

@@ -70,6 +70,8 @@ def _our_comparisons(entry: Mapping[str, Any]) -> list[tuple[Comparison, ...]]:
     index = entry.get("argument", 0)
     if "below" in entry:
         return [(Comparison(index, "SCMP_CMP_LT", entry["below"]),)]
+    if "above" in entry:
+        return [(Comparison(index, "SCMP_CMP_GT", entry["above"]),)]
     if "masked_zero" in entry:
         return [(Comparison(index, "SCMP_CMP_MASKED_EQ", entry["masked_zero"]),)]
     return [(Comparison(index, "SCMP_CMP_EQ", value),) for value in entry["equal"]] if "equal" in entry else [()]

@@ -63,6 +63,13 @@ def test_heredocs_of_one_line() -> None:
     ]
 
 
+@pytest.mark.parametrize("line", ["RUN --security=insecure id", "RUN --security=insecure --security=sandbox id"])
+def test_privileges_are_refused(line: str) -> None:
+    """CVE-2024-23653: a Dockerfile, or a frontend that speaks for it, cannot take more rights than the builder gave."""
+    with pytest.raises(InvalidArgument, match="security"):
+        interpreted(line)
+
+
 @pytest.mark.parametrize(
     "line", ["RUN echo '<<EOF'", 'RUN ["echo", "<<EOF"]', "RUN a << b", "ENV x=<<EOF", "RUN cat <<<EOF"]
 )

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from ctypes import c_char_p, c_int, c_uint32, c_void_p
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,7 +70,7 @@ def compiled(profile: str = "default", capabilities: frozenset[str] = DEFAULT_CA
         ("socket", (16,), ALLOW),  # AF_NETLINK
         ("socket", (38,), ERRNO | EPERM),  # AF_ALG
         ("socket", (40,), ERRNO | EPERM),  # AF_VSOCK
-        ("socket", (46,), ERRNO | EPERM),  # what is yet to come
+        ("socket", (41,), ALLOW),
         ("clone", (0x11,), ALLOW),
         ("clone", (0x10000000,), ERRNO | EPERM),  # CLONE_NEWUSER
         ("clone", (0x00020011,), ERRNO | EPERM),  # CLONE_NEWNS
@@ -87,6 +88,46 @@ def compiled(profile: str = "default", capabilities: frozenset[str] = DEFAULT_CA
 )
 def test_the_default_profile(name: str, arguments: tuple[int, ...], verdict: int) -> None:
     assert run(compiled(), CALLS[name], *arguments) == verdict
+
+
+def test_the_lists_are_dockers() -> None:
+    """System calls and the conditions on them, one for one; the file says where its list is from."""
+    listed: dict[str, set[str]] = {}
+    condition = ""
+    for line in Path(__file__).with_name("docker_seccomp.txt").read_text().splitlines():
+        if line.startswith("  "):
+            listed[condition] |= set(line.split())
+        elif not line.startswith("#"):
+            condition = line.removesuffix(":")
+            listed[condition] = set()
+    ours = json.loads(Path(seccomp_profile.__file__).with_name("seccomp_default.json").read_text())
+    found: dict[str, set[str]] = {"always": set(ours["allow"])}
+    for rule in ours["rules"]:
+        for condition in conditions(rule):
+            found.setdefault(condition, set()).update(rule["names"])
+    assert found == listed and ours["errno"] == EPERM
+
+
+def conditions(rule: dict[str, Any]) -> list[str]:
+    """When a rule of the project's own form applies, in the words of the list; each of them is enough."""
+    words = [f"errno {rule['errno']}"] if "errno" in rule else []
+    for key, word in (("caps", "with"), ("without_caps", "without"), ("arches", "on")):
+        words += [f"{word} {','.join(sorted(rule[key]))}"] if key in rule else []
+    before = " ".join(words)
+    for key, operator in (("below", "LT"), ("above", "GT"), ("equal", "EQ"), ("masked_zero", "MASKED_EQ")):
+        if key in rule:
+            values = rule[key] if isinstance(rule[key], list) else [rule[key]]
+            return [f"{before} argument {rule['argument']} {operator} {value}".strip() for value in values]
+    return [before]
+
+
+def test_the_capabilities_are_dockers() -> None:
+    """moby, daemon/pkg/oci/caps/defaults.go."""
+    names = (
+        "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL "
+        "AUDIT_WRITE"
+    )
+    assert {f"CAP_{name}" for name in names.split()} == DEFAULT_CAPABILITIES
 
 
 def test_capabilities_open_what_they_are_for() -> None:
