@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from pyboxd.linux import netlink
 from pyboxd.linux.nftables import Nftables
-from pyboxd.network.namespaces import Namespaces
+from pyboxd.network.namespaces import Namespaces, enable_ipv6
 from tests.support.network_lab import Lab, in_lab, inside
 
 
@@ -61,6 +62,10 @@ def test_addresses_and_routes(tmp_path: Path) -> None:
             route.execute(netlink.add_address(index, "192.168.7.1", 24), netlink.add_address(index, "192.168.8.1", 20))
             added = [(found.address, found.prefix) for found in route.addresses() if found.index == index]
             assert added == [("192.168.7.1", 24), ("192.168.8.1", 20)]
+            enable_ipv6("b0")
+            route.execute(netlink.add_address(index, "fd00:6::1", 64), netlink.default_route("fd00:6::9", index))
+            six = [found.address for found in route.addresses(socket.AF_INET6) if found.index == index]
+            assert "fd00:6::1" in six
             route.execute(netlink.default_route("192.168.7.9", index), netlink.default_route("192.168.7.8", index))
             text = Path("/proc/thread-self/net/route").read_text(encoding="ascii")
             assert [line.split()[2] for line in text.splitlines() if line.split()[1] == "00000000"] == ["0807A8C0"]

@@ -15,7 +15,7 @@ from pyboxd.linux import mount, netlink
 from pyboxd.linux.constants import MNT_DETACH
 from pyboxd.linux.nftables import Nftables
 from pyboxd.model import PortRequest
-from pyboxd.network.model import NetworkRequest, Wishes
+from pyboxd.network.model import NetworkRequest, PoolRequest, Wishes
 from tests.support.network_lab import GUEST, HOST, Lab, called, in_lab, inside, listen, pings, reaches, talk
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
@@ -101,6 +101,24 @@ def test_what_is_asked_for_is_given_or_refused(tmp_path: Path) -> None:
         await refused(attach(B, "nowhere"), NotFound, "^network nowhere not found$")
         await refused(attach(B, "bridge", [PortRequest(1, "sctp")]), Exception, "cannot be published")
         assert lab.networks.attachments(B) == () and len(links()) == 2
+
+    in_lab(scenario, str(tmp_path))
+
+
+def test_a_container_that_starts_again_gets_the_addresses_that_it_asks_for(tmp_path: Path) -> None:
+    """The kernel still has them, for a while, when the container was taken away a moment ago."""
+
+    async def scenario(lab: Lab) -> None:
+        lab.networks.create(NetworkRequest("own", ipv6=PoolRequest("fd00:6::/64")))
+        wishes = Wishes(address="172.18.0.9", address6="fd00:6::9")
+        for _ in range(3):
+            got = await lab.networks.attach(A, "own", wishes=wishes)
+            assert (got.address, got.address6) == ("172.18.0.9", "fd00:6::9")
+            await lab.networks.detach(A)
+        await lab.networks.attach(A, "bridge")
+        got = await lab.networks.connect(A, "own", wishes)
+        assert got.address6 == "fd00:6::9"
+        await refused(lab.networks.attach(B, "own", wishes=wishes), Forbidden, "Address already in use")
 
     in_lab(scenario, str(tmp_path))
 
@@ -256,7 +274,7 @@ def test_a_network_goes_when_nobody_is_in_it(tmp_path: Path) -> None:
         await refused(networks.remove("own"), NotFound, "^network own not found$")
         await settled(lab, spare=2)
         again = networks.create(NetworkRequest("own"))
-        assert again.subnet == own.subnet and again.id != own.id
+        assert again.ipv4 == own.ipv4 and again.id != own.id
 
     in_lab(scenario, str(tmp_path))
 

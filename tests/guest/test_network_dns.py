@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from pyboxd.network import dnswire
-from pyboxd.network.model import NetworkRequest, Wishes
+from pyboxd.network.model import NetworkRequest, PoolRequest, Wishes
 from tests.support.network_lab import GUEST, HOST, PATIENCE, Lab, called, datagram_socket, in_lab, inside, listen
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
@@ -42,15 +42,17 @@ async def ask(path: str, message: bytes, *, stream: bool = False) -> bytes:
     return await asyncio.to_thread(inside, path, over_a_stream if stream else over_datagrams)
 
 
-async def resolve(path: str, name: str, *, stream: bool = False) -> set[str] | int:
+async def resolve(path: str, name: str, *, kind: int = dnswire.A, stream: bool = False) -> set[str] | int:
     """The addresses of a name, or the failure code."""
-    answer = await ask(path, question(name), stream=stream)
+    answer = await ask(path, question(name, kind), stream=stream)
     flags, _, count = struct.unpack_from("!HHH", answer, 2)
     if flags & 0xF:
         return int(flags & 0xF)
     records = answer[len(question(name)) :]
-    assert len(records) == 16 * count
-    return {socket.inet_ntoa(records[16 * number + 12 : 16 * number + 16]) for number in range(count)}
+    family, size = (socket.AF_INET, 4) if kind == dnswire.A else (socket.AF_INET6, 16)
+    data = [records[start + 12 : start + 12 + size] for start in range(0, len(records), 12 + size)]
+    assert len(data) == count
+    return {socket.inet_ntop(family, address) for address in data}
 
 
 def test_containers_find_each_other_by_name_alias_and_id(tmp_path: Path) -> None:
@@ -76,6 +78,28 @@ def test_containers_find_each_other_by_name_alias_and_id(tmp_path: Path) -> None
         assert reverse.endswith(b"\x02db\x03own\x00")
         await lab.networks.detach(B)
         assert await resolve(first.netns_path, "www") == {first.address}
+
+    in_lab(scenario, str(tmp_path))
+
+
+def test_names_have_the_addresses_of_the_family_asked_for(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        lab.networks.create(NetworkRequest("six", ipv6=PoolRequest("fd00:6::/64")))
+        lab.networks.create(NetworkRequest("four"))
+        first = await lab.networks.attach(A, "six", wishes=called("web"))
+        await lab.networks.connect(A, "four", wishes=called("web"))
+        await lab.networks.attach(B, "six", wishes=called("db", "www"))
+        await lab.networks.attach(C, "four", wishes=called("old"))
+        for name in ("db", "WWW", "db.six"):
+            assert await resolve(first.netns_path, name, kind=dnswire.AAAA) == {"fd00:6::3"}
+            assert await resolve(first.netns_path, name) == {"172.18.0.3"}
+        assert await resolve(first.netns_path, "db", kind=dnswire.AAAA, stream=True) == {"fd00:6::3"}
+        # These names are there and have no such address: no failure, and nobody else is asked.
+        assert await resolve(first.netns_path, "old", kind=dnswire.AAAA) == set()
+        assert await resolve(first.netns_path, "host.docker.internal", kind=dnswire.AAAA) == set()
+        digits = "3" + ".0" * 23 + ".6.0.0.0.0.0.d.f"
+        reverse = await ask(first.netns_path, question(f"{digits}.ip6.arpa", dnswire.PTR))
+        assert reverse.endswith(b"\x02db\x03six\x00")
 
     in_lab(scenario, str(tmp_path))
 

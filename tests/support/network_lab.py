@@ -165,11 +165,15 @@ def inside(path: str, function: Callable[[], T]) -> T:
     return results[0]
 
 
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def listen(path: str, port: int, address: str = "0.0.0.0") -> socket.socket:
     """A TCP server in that namespace; "" is the guest's."""
 
     def make() -> socket.socket:
-        return socket.create_server((address, port))
+        return socket.create_server((address, port), family=_family(address))
 
     server = inside(path, make) if path else make()
     server.settimeout(PATIENCE)
@@ -188,7 +192,7 @@ def call(path: str, address: str, port: int) -> socket.socket:
 def talk(path: str, address: str, port: int, server: socket.socket) -> str:
     """Send a word each way over a connection from that namespace to the server; the address the server saw."""
     with closing(call(path, address, port)) as client:
-        connection, (seen, _) = server.accept()
+        connection, (seen, *_) = server.accept()
         with closing(connection):
             client.sendall(b"ping")
             assert connection.recv(16) == b"ping"
@@ -223,11 +227,14 @@ def datagram_socket(path: str, port: int = 0, address: str = "0.0.0.0") -> socke
 def pings(path: str, address: str) -> bool:
     """Whether an echo request from that namespace is answered; the socket needs no capability there."""
 
+    family = _family(address)
+    protocol, kind = (socket.IPPROTO_ICMPV6, 128) if family == socket.AF_INET6 else (socket.IPPROTO_ICMP, 8)
+
     def ping() -> bool:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as made:
+        with socket.socket(family, socket.SOCK_DGRAM, protocol) as made:
             made.settimeout(PATIENCE)
             try:
-                made.sendto(struct.pack("!BBHHH", 8, 0, 0, 0, 1) + b"pybox", (address, 0))
+                made.sendto(struct.pack("!BBHHH", kind, 0, 0, 0, 1) + b"pybox", (address, 0))
                 return made.recv(64).endswith(b"pybox")
             except OSError:
                 return False

@@ -38,10 +38,9 @@ class NetworksApi:
         ]
 
     def _members(self, network: Network) -> Sequence[schema.Member]:
-        prefix = network.subnet.prefixlen if network.subnet else 0
         names = {container.id: container.name for container in self.containers}
         return [
-            schema.Member(names.get(endpoint.container_id, ""), endpoint, prefix)
+            schema.Member(names.get(endpoint.container_id, ""), endpoint)
             for endpoint in self.networking.networks.endpoints(network.id)
         ]
 

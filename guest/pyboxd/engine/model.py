@@ -241,6 +241,7 @@ class EndpointConfig:
     mac_address: str = ""
     driver_options: Pairs = ()
     link_local: tuple[str, ...] = ()  # further addresses, of 169.254.0.0/16
+    ipv6_address: str = ""
 
 
 @frozen
@@ -357,3 +358,6 @@ class NetworkView:
     dns_names: tuple[str, ...] = ()
     ports: tuple[PublishedPort, ...] = ()
     namespace: str = ""
+    address6: str = ""  # "" also in networks without IPv6
+    prefix6: int = 0
+    gateway6: str = ""

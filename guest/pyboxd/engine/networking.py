@@ -171,6 +171,9 @@ def _with_addresses(view: NetworkView, attachment: Attachment | None) -> Network
         address=attachment.address,
         prefix=attachment.prefix,
         gateway=attachment.gateway,
+        address6=attachment.address6,
+        prefix6=attachment.prefix6,
+        gateway6=attachment.gateway6,
         mac=attachment.mac,
         ports=attachment.published,
         namespace=attachment.netns_path,
@@ -182,6 +185,7 @@ def _wishes(record: Record, endpoint: EndpointConfig, network: str) -> Wishes:
     return Wishes(
         mac=endpoint.mac_address,
         address=endpoint.ipv4_address,
+        address6=endpoint.ipv6_address,
         link_local=endpoint.link_local,
         names=dns_names(record, endpoint, network),
         links=() if network in _PREDEFINED else endpoint.links,
@@ -236,7 +240,8 @@ def write_files(
     """The container's hosts, hostname and resolv.conf into its directory."""
     extra = [files.parse_extra_host(text) for text in record.host.extra_hosts or ()]
     hostname = record.config.hostname
-    addresses = [attachment.address for attachment in attachments if attachment.address]
+    both = (address for attachment in attachments for address in (attachment.address, attachment.address6))
+    addresses = [address for address in both if address]
     asked = Resolver(record.host.dns, record.host.dns_search, record.host.dns_options)
     embedded = any(attachment.embedded_dns for attachment in attachments)
     texts = {

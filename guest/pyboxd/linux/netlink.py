@@ -7,7 +7,7 @@ names the operation and the object, with the kernel's own explanation where it g
 A socket belongs for its whole life to the network namespace in which it was opened: one that was opened in a
 container's namespace configures that container from any thread.
 
-Not here: notifications, IPv6, queueing disciplines. Names and numbers are the kernel's, from
+Not here: notifications, queueing disciplines. Names and numbers are the kernel's, from
 <linux/netlink.h>, <linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_addr.h> and <linux/veth.h>.
 """
 
@@ -53,9 +53,11 @@ IFLA_ADDRESS = 1
 IFLA_IFNAME = 3
 IFLA_MTU = 4
 IFLA_MASTER = 10
+IFLA_OPERSTATE = 16
 IFLA_LINKINFO = 18
 IFLA_NET_NS_FD = 28
 IFLA_EXT_MASK = 29
+IF_OPER_UP = 6
 IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
 VETH_INFO_PEER = 1
@@ -64,6 +66,7 @@ RTEXT_FILTER_SKIP_STATS = 8
 IFA_ADDRESS = 1
 IFA_LOCAL = 2
 IFA_BROADCAST = 4
+IFA_F_TENTATIVE = 0x40
 
 RTA_OIF = 4
 RTA_GATEWAY = 5
@@ -111,15 +114,17 @@ class Link:
     mtu: int
     up: bool
     master: int
+    running: bool = False  # up, and the kernel has noticed that the other end is
 
 
 @frozen
 class InterfaceAddress:
-    """An IPv4 address of a device."""
+    """An address of a device."""
 
     index: int
     address: str
     prefix: int
+    tentative: bool = False  # of IPv6, and not in use yet
 
 
 # --- encoding -------------------------------------------------------------------------------------------------
@@ -224,21 +229,28 @@ def move(name: str, namespace: int) -> Request:
     return Request(RTM_NEWLINK, NLM_F_ACK, payload, f"move the link {name} to another network namespace")
 
 
+def _family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def add_address(index: int, address: str, prefix: int) -> Request:
-    """Give the link an IPv4 address, with the broadcast address of its network."""
-    local = socket.inet_aton(address)
-    broadcast = struct.pack("!I", struct.unpack("!I", local)[0] | (0xFFFFFFFF >> prefix))
-    payload = _ADDRESS.pack(socket.AF_INET, prefix, 0, RT_SCOPE_UNIVERSE, index) + b"".join(
-        (attribute(IFA_LOCAL, local), attribute(IFA_ADDRESS, local), attribute(IFA_BROADCAST, broadcast))
-    )
+    """Give the link an address, of IPv4 with the broadcast address of its network. One of IPv6 is tentative first."""
+    family = _family(address)
+    local = socket.inet_pton(family, address)
+    payload = _ADDRESS.pack(family, prefix, 0, RT_SCOPE_UNIVERSE, index)
+    payload += attribute(IFA_LOCAL, local) + attribute(IFA_ADDRESS, local)
+    if family == socket.AF_INET:
+        broadcast = struct.unpack("!I", local)[0] | (0xFFFFFFFF >> prefix)
+        payload += attribute(IFA_BROADCAST, struct.pack("!I", broadcast))
     flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
     return Request(RTM_NEWADDR, flags, payload, f"add the address {address}/{prefix} to link {index}")
 
 
 def default_route(gateway: str, index: int) -> Request:
-    """Add, or replace, the default route by `gateway` over the link."""
-    payload = _ROUTE.pack(socket.AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0) + b"".join(
-        (attribute(RTA_GATEWAY, socket.inet_aton(gateway)), u32(RTA_OIF, index))
+    """Add, or replace, the default route of the gateway's family over the link."""
+    family = _family(gateway)
+    payload = _ROUTE.pack(family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0) + b"".join(
+        (attribute(RTA_GATEWAY, socket.inet_pton(family, gateway)), u32(RTA_OIF, index))
     )
     flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
     return Request(RTM_NEWROUTE, flags, payload, f"set the default route by {gateway}")
@@ -254,8 +266,8 @@ def list_links() -> Request:
     return Request(RTM_GETLINK, NLM_F_DUMP, payload, "list the links")
 
 
-def list_addresses() -> Request:
-    return Request(RTM_GETADDR, NLM_F_DUMP, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0), "list the addresses")
+def list_addresses(family: int) -> Request:
+    return Request(RTM_GETADDR, NLM_F_DUMP, _ADDRESS.pack(family, 0, 0, 0, 0), "list the addresses")
 
 
 # --- decoding -------------------------------------------------------------------------------------------------
@@ -309,14 +321,15 @@ def decode_link(payload: bytes) -> Link:
         mtu=_number(found.get(IFLA_MTU)),
         up=bool(flags & IFF_UP),
         master=_number(found.get(IFLA_MASTER)),
+        running=found.get(IFLA_OPERSTATE) == bytes([IF_OPER_UP]),
     )
 
 
 def decode_address(payload: bytes) -> InterfaceAddress:
-    _, prefix, _, _, index = _ADDRESS.unpack_from(payload)
+    family, prefix, flags, _, index = _ADDRESS.unpack_from(payload)
     found = attributes(payload[_ADDRESS.size :])
     address = found.get(IFA_LOCAL) or found[IFA_ADDRESS]
-    return InterfaceAddress(index, socket.inet_ntoa(address), prefix)
+    return InterfaceAddress(index, socket.inet_ntop(family, address), prefix, bool(flags & IFA_F_TENTATIVE))
 
 
 def _string(data: bytes) -> str:
@@ -367,9 +380,9 @@ class RouteSocket:
     def links(self) -> tuple[Link, ...]:
         return tuple(decode_link(message.payload) for message in self._ask(list_links()))
 
-    def addresses(self) -> tuple[InterfaceAddress, ...]:
-        """All IPv4 addresses of the namespace."""
-        return tuple(decode_address(message.payload) for message in self._ask(list_addresses()))
+    def addresses(self, family: int = socket.AF_INET) -> tuple[InterfaceAddress, ...]:
+        """All addresses of the namespace that are of the family."""
+        return tuple(decode_address(message.payload) for message in self._ask(list_addresses(family)))
 
     def _ask(self, request: Request) -> Sequence[Message]:
         self._sequence += 1

@@ -9,18 +9,20 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Iterable, Sequence
+import socket
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address
 
 from pyboxd.linux import netlink
 from pyboxd.linux.nftables import Nftables
 from pyboxd.network import allocation, rules
-from pyboxd.network.definitions import DEFAULT_DEVICE
-from pyboxd.network.model import Endpoint, Network
-from pyboxd.network.namespaces import MTU, Namespace, plug, write_sysctl
+from pyboxd.network.definitions import DEFAULT_DEVICE, default_pool
+from pyboxd.network.model import Endpoint, Network, Pool
+from pyboxd.network.namespaces import MTU, Namespace, enable_ipv6, plug, write_sysctl
 
 UPLINK_ADDRESS = IPv4Address("10.0.2.15")
 GUARDED_PORTS = (22,)  # the machine's ssh: no container reaches it
+WAITS = 200  # milliseconds for the kernel to follow; one or two are usual
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class Fabric:
         if self._prepared:
             return
         write_sysctl("net/ipv4/ip_forward", "1")
-        write_sysctl("net/ipv6/conf/default/disable_ipv6", "1")  # no bridge and no link gets an IPv6 address
+        write_sysctl("net/ipv6/conf/default/disable_ipv6", "1")  # but for the bridges of networks that have it
         # Where `br_netfilter` is there, it would turn packets that a container sends to itself by the gateway back
         # before they are routed, and a bridge sends nothing out by the port it came in by.
         write_sysctl("net/bridge/bridge-nf-call-iptables", "0")
@@ -91,15 +93,18 @@ class Fabric:
             self._nft.run(rules.delete_bridge(_bridge_rules(network)))
         await self.unplug(network.bridge)
 
-    def plug_spare(self, network: Network, endpoint: Endpoint, namespace: Namespace) -> None:
+    def plug_spare(self, network: Network, namespace: Namespace) -> None:
         """Put the pair that a fresh namespace came with into the network."""
         self._route.execute(netlink.set_master(namespace.link, self.ensure_bridge(network)))
-        configure(namespace.route, network, endpoint)
 
-    def plug(self, network: Network, endpoint: Endpoint, path: str, route: netlink.RouteSocket) -> None:
-        """Make a pair into the namespace of that path, `route` being a socket of it."""
+    def plug(self, network: Network, endpoint: Endpoint, path: str) -> None:
+        """Make a pair into the namespace of that path."""
         plug(self._route, endpoint.link, path, endpoint.interface, master=self.ensure_bridge(network))
-        configure(route, network, endpoint)
+
+    async def wait_for_way(self, network: Network, endpoint: Endpoint) -> None:
+        """Wait until the kernel has noticed that the container's end was set up, which it does a little later: till
+        then the bridge drops what comes from there."""
+        await _wait(lambda: all(self._route.link(name).running for name in (endpoint.link, network.bridge)))
 
     async def unplug(self, link: str) -> None:
         """Delete a link; no error if there is none. It takes the kernel tens of milliseconds, so a thread does it."""
@@ -129,25 +134,50 @@ class Fabric:
         return rules.TABLE in self._nft.run(f"list tables {rules.FAMILY}")
 
     def _make_bridge(self, wanted: rules.BridgeRules) -> int:
-        name, gateway = wanted.interface, wanted.gateway
-        bridge = netlink.new_bridge(name, mac=allocation.mac_of(gateway), mtu=MTU)
+        name = wanted.interface
+        bridge = netlink.new_bridge(name, mac=allocation.mac_of(wanted.ipv4.gateway), mtu=MTU)
         _ignoring(errno.EEXIST, self._route, bridge)
         # Lets the guest's processes reach published ports by 127.0.0.1; the chain `raw` keeps containers out of it.
         write_sysctl(f"net/ipv4/conf/{name}/route_localnet", "1")
         index = self._route.link(name).index
-        address = netlink.add_address(index, str(gateway), wanted.subnet.prefixlen)
-        _ignoring(errno.EEXIST, self._route, address)
+        self._add_gateway(index, wanted.ipv4)
+        if wanted.ipv6 is not None:
+            write_sysctl("net/ipv6/conf/all/forwarding", "1")
+            write_sysctl("net/bridge/bridge-nf-call-ip6tables", "0")  # as in `prepare`
+            enable_ipv6(name)
+            self._add_gateway(index, wanted.ipv6)
         return index
+
+    def _add_gateway(self, index: int, pool: Pool) -> None:
+        address = netlink.add_address(index, str(pool.gateway), pool.subnet.prefixlen)
+        _ignoring(errno.EEXIST, self._route, address)
 
 
 def configure(route: netlink.RouteSocket, network: Network, endpoint: Endpoint) -> None:
-    """Give the container's end of the pair its addresses; `route` is a socket of the container's namespace."""
-    assert network.subnet is not None
+    """Set the container's end of the pair up and give it its IPv4 address; `route` is a socket of the container's
+    namespace."""
+    assert network.ipv4 is not None
     index = route.link(endpoint.interface).index
     route.execute(
         netlink.set_up(endpoint.interface, mac=endpoint.mac),
-        netlink.add_address(index, str(endpoint.address), network.subnet.prefixlen),
+        netlink.add_address(index, str(endpoint.address), network.ipv4.subnet.prefixlen),
     )
+
+
+async def configure_ipv6(route: netlink.RouteSocket, pool: Pool, endpoint: Endpoint) -> None:
+    """Give the container's end, on which IPv6 was switched on, its IPv6 address, and wait until it is used. The kernel
+    tells the neighbours then, so the way to them must be there."""
+    index = route.link(endpoint.interface).index
+    route.execute(netlink.add_address(index, str(endpoint.address6), pool.subnet.prefixlen))
+    await _wait(lambda: not any(found.tentative for found in route.addresses(socket.AF_INET6) if found.index == index))
+
+
+async def _wait(condition: Callable[[], bool]) -> None:
+    """Look every millisecond, and go on without it in the end: nothing breaks, the first packets come late."""
+    for _ in range(WAITS):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
 
 
 def add_link_local(route: netlink.RouteSocket, endpoint: Endpoint, addresses: Sequence[str]) -> None:
@@ -157,10 +187,10 @@ def add_link_local(route: netlink.RouteSocket, endpoint: Endpoint, addresses: Se
         route.execute(netlink.add_address(route.link(endpoint.interface).index, text, 16))
 
 
-def set_default_route(route: netlink.RouteSocket, network: Network, endpoint: Endpoint) -> None:
-    """Send what has no other way by that network."""
+def set_default_route(route: netlink.RouteSocket, pool: Pool, endpoint: Endpoint) -> None:
+    """Send what has no other way, and is of the pool's family, by the pool's gateway."""
     index = route.link(endpoint.interface).index
-    route.execute(netlink.default_route(str(network.gateway), index))
+    route.execute(netlink.default_route(str(pool.gateway), index))
 
 
 def _delete_link(name: str) -> None:
@@ -169,13 +199,12 @@ def _delete_link(name: str) -> None:
 
 
 def _default_rules() -> rules.BridgeRules:
-    subnet = allocation.DEFAULT_BRIDGE
-    return rules.BridgeRules(DEFAULT_DEVICE, subnet, allocation.gateway_of(subnet))
+    return rules.BridgeRules(DEFAULT_DEVICE, default_pool())
 
 
 def _bridge_rules(network: Network) -> rules.BridgeRules:
-    assert network.subnet is not None and network.gateway is not None
-    return rules.BridgeRules(network.bridge, network.subnet, network.gateway, network.internal)
+    assert network.ipv4 is not None
+    return rules.BridgeRules(network.bridge, network.ipv4, network.internal, network.ipv6)
 
 
 def _ignoring(code: int, route: netlink.RouteSocket, request: netlink.Request) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from pyboxd.errors import Conflict, Forbidden, InvalidArgument, NotFound, NotImplementedHere
 from pyboxd.network import allocation
-from pyboxd.network.model import PREDEFINED, Network, NetworkRequest
+from pyboxd.network.model import PREDEFINED, Network, NetworkRequest, Pool, PoolRequest, Subnet
 
 DEFAULT_DEVICE = "docker0"
 UPLINK_SUBNET = IPv4Network("10.0.2.0/24")  # of the guest's card
@@ -21,15 +21,13 @@ _LONGEST_DEVICE = 15  # IFNAMSIZ without its zero byte
 def predefined() -> tuple[Network, ...]:
     """The networks every engine has, new ones with ids of their own."""
     now = time.time()
-    subnet = allocation.DEFAULT_BRIDGE
     return (
         Network(
             id=secrets.token_hex(32),
             name="bridge",
             driver="bridge",
             created=now,
-            subnet=subnet,
-            gateway=allocation.gateway_of(subnet),
+            ipv4=default_pool(),
             bridge=DEFAULT_DEVICE,
             options={
                 "com.docker.network.bridge.default_bridge": "true",
@@ -45,21 +43,24 @@ def predefined() -> tuple[Network, ...]:
     )
 
 
+def default_pool() -> Pool:
+    """The addresses of the default bridge."""
+    return Pool(allocation.DEFAULT_BRIDGE, allocation.gateway_of(allocation.DEFAULT_BRIDGE))
+
+
 def define(request: NetworkRequest, existing: Sequence[Network]) -> Network:
     """A new network as asked for; an error in Docker's words when it cannot be."""
     _check_name(request.name, existing)
     _check_driver(request.driver)
-    subnet = _choose_subnet(request, existing)
+    ipv4, ipv6 = _choose_pools(request, existing)
     identity = secrets.token_hex(32)
     return Network(
         id=identity,
         name=request.name,
         driver=request.driver,
         created=time.time(),
-        subnet=subnet,
-        gateway=_choose_gateway(request, subnet),
-        ip_range=_choose_range(request, subnet),
-        reserved={name: allocation.check_address(text, subnet, ()) for name, text in request.reserved.items()},
+        ipv4=ipv4,
+        ipv6=ipv6,
         bridge=_choose_device(request, identity, existing),
         internal=request.internal,
         attachable=request.attachable,
@@ -86,35 +87,46 @@ def _check_driver(driver: str) -> None:
         raise NotFound(f'could not find plugin {driver} in v1 plugin registry: plugin "{driver}" not found')
 
 
-def _choose_subnet(request: NetworkRequest, existing: Sequence[Network]) -> IPv4Network:
-    taken = [network.subnet for network in existing if network.subnet is not None]
-    taken.append(UPLINK_SUBNET)
-    if not request.subnet:
-        if request.ip_range or request.gateway:
+def _choose_pools(request: NetworkRequest, existing: Sequence[Network]) -> tuple[Pool, Pool | None]:
+    if request.ipv4 is None:
+        if request.ipv6 is None:
+            raise InvalidArgument("IPv4 or IPv6 must be enabled")
+        raise NotImplementedHere("networks without IPv4 are not available")
+    taken: list[Subnet] = [UPLINK_SUBNET]
+    taken += [pool.subnet for network in existing for pool in (network.ipv4, network.ipv6) if pool is not None]
+    subnet = _asked_subnet(IPv4Network, request.ipv4, taken) or allocation.free_subnet(taken)
+    ipv4 = _pool(IPv4Address, IPv4Network, request.ipv4, subnet)
+    if request.ipv6 is None:
+        return ipv4, None
+    subnet6 = _asked_subnet(IPv6Network, request.ipv6, taken) or allocation.free_subnet6(_engine(existing), taken)
+    return ipv4, _pool(IPv6Address, IPv6Network, request.ipv6, subnet6)
+
+
+def _asked_subnet(kind: type[allocation.N], asked: PoolRequest, taken: Sequence[Subnet]) -> allocation.N | None:
+    if not asked.subnet:
+        if asked.ip_range or asked.gateway:
             raise InvalidArgument("a gateway or an IP range needs a subnet")
-        return allocation.free_subnet(taken)
-    subnet = allocation.parse_subnet(request.subnet)
+        return None
+    subnet = allocation.parse_subnet(kind, asked.subnet)
     if allocation.overlapping(subnet, taken):
         raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
     return subnet
 
 
-def _choose_gateway(request: NetworkRequest, subnet: IPv4Network) -> IPv4Address:
-    if not request.gateway:
-        return allocation.gateway_of(subnet)
-    return allocation.check_address(request.gateway, subnet, ())
+def _pool(address: type[allocation.A], network: type[allocation.N], asked: PoolRequest, subnet: Subnet) -> Pool:
+    """The pool with that subnet, and all else as asked for; `address` and `network` are of the subnet's family."""
+    gateway = allocation.check_address(address, asked.gateway, subnet, ()) if asked.gateway else None
+    return Pool(
+        subnet=subnet,
+        gateway=gateway or allocation.gateway_of(subnet),
+        ip_range=allocation.parse_range(network, asked.ip_range, subnet) if asked.ip_range else None,
+        reserved={name: allocation.check_address(address, text, subnet, ()) for name, text in asked.reserved.items()},
+    )
 
 
-def _choose_range(request: NetworkRequest, subnet: IPv4Network) -> IPv4Network | None:
-    if not request.ip_range:
-        return None
-    try:
-        chosen = IPv4Network(request.ip_range, strict=False)
-    except ValueError as error:
-        raise InvalidArgument(f"invalid ip-range {request.ip_range}: {error}") from None
-    if not chosen.subnet_of(subnet):
-        raise InvalidArgument(f"invalid ip-range {request.ip_range}: it is not a part of {subnet}")
-    return chosen
+def _engine(existing: Sequence[Network]) -> int:
+    """40 bits of this engine alone: of the id of the oldest network, which is random and as old as the data disk."""
+    return int(existing[0].id[:10], 16)
 
 
 def _choose_device(request: NetworkRequest, identity: str, existing: Sequence[Network]) -> str:

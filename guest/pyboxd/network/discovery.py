@@ -13,7 +13,7 @@ from pyboxd.frozen import frozen
 from pyboxd.linux.nftables import Nftables
 from pyboxd.network import files
 from pyboxd.network.dns import DnsServer
-from pyboxd.network.model import Network
+from pyboxd.network.model import Address, Network
 from pyboxd.network.namespaces import Namespaces
 from pyboxd.network.store import NetworkStore, StateStore
 
@@ -39,7 +39,7 @@ class _Zone:
     state: StateStore
     networks: NetworkStore
 
-    def addresses(self, name: str) -> tuple[IPv4Address, ...]:
+    def addresses(self, name: str) -> tuple[Address, ...]:
         if name in files.HOST_NAMES:
             return (IPv4Address(files.HOST_ADDRESS),)
         for network in self._networks():
@@ -48,16 +48,19 @@ class _Zone:
             own = [endpoint.linked(bare) for endpoint in present if endpoint.container_id == self.container_id]
             wanted = {bare, *(linked for names in own for linked in names)}
             found = tuple(
-                endpoint.address for endpoint in present if not wanted.isdisjoint(known.lower() for known in endpoint.names)
+                address
+                for endpoint in present
+                if not wanted.isdisjoint(known.lower() for known in endpoint.names)
+                for address in endpoint.addresses
             )
             if found:
                 return found
         return ()
 
-    def name_of(self, address: IPv4Address) -> str:
+    def name_of(self, address: Address) -> str:
         for network in self._networks():
             for endpoint in self.state.endpoints(network_id=network.id):
-                if endpoint.address == address and endpoint.names:
+                if address in endpoint.addresses and endpoint.names:
                     return f"{endpoint.names[0]}.{network.name}"
         return ""
 

@@ -12,10 +12,10 @@ import logging
 import random
 import socket
 import struct
-from ipaddress import IPv4Address
 from typing import Protocol
 
 from pyboxd.network import dnswire
+from pyboxd.network.model import Address
 
 PORT = 53
 TIMEOUT = 4.0  # seconds for one server to answer
@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 class Zone(Protocol):
     """What one container may ask."""
 
-    def addresses(self, name: str) -> tuple[IPv4Address, ...]:
+    def addresses(self, name: str) -> tuple[Address, ...]:
         """The addresses of a name; none when the name is not of this zone."""
         ...
 
-    def name_of(self, address: IPv4Address) -> str:
+    def name_of(self, address: Address) -> str:
         """The name behind an address; "" when it is not of this zone."""
         ...
 

@@ -1,19 +1,21 @@
 """DNS messages (RFC 1035), as much as the embedded server needs: read one question, write short answers.
 
 Pure: bytes in, bytes out. Questions that the server does not answer itself are passed on as they came, so nothing
-here knows more record types than A and PTR.
+here knows more record types than A, AAAA and PTR.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from pyboxd.frozen import frozen
+from pyboxd.network.model import Address
 
 A = 1
 PTR = 12
+AAAA = 28
 IN = 1
 NOERROR = 0
 SERVFAIL = 2
@@ -29,6 +31,7 @@ _RECURSION_AVAILABLE = 0x0080
 _OPCODE = 0x7800
 _POINTER_TO_QUESTION = 0xC000 | _HEADER.size
 _REVERSE = ".in-addr.arpa"
+_REVERSE6 = ".ip6.arpa"
 UDP_LIMIT = 512
 # Seconds a client may keep an answer. Short, because a container that restarts may get another address.
 LIFETIME = 10
@@ -45,15 +48,18 @@ class Query:
     question: bytes  # as it came
 
     @property
-    def reverse_address(self) -> IPv4Address | None:
-        """The address a PTR question asks for; None when it is no IPv4 reverse name."""
-        if self.type != PTR or not self.name.endswith(_REVERSE):
+    def reverse_address(self) -> Address | None:
+        """The address a PTR question asks for; None when it is no reverse name."""
+        if self.type != PTR:
             return None
-        labels = self.name.removesuffix(_REVERSE).split(".")
         try:
-            return IPv4Address(".".join(reversed(labels)))
+            if self.name.endswith(_REVERSE):
+                return IPv4Address(".".join(reversed(self.name.removesuffix(_REVERSE).split("."))))
+            if self.name.endswith(_REVERSE6):  # a label for each digit, the last one first
+                return IPv6Address(bytes.fromhex(self.name.removesuffix(_REVERSE6)[::-1].replace(".", "")))
         except ValueError:
-            return None
+            pass
+        return None
 
 
 def parse(data: bytes) -> Query:
@@ -73,10 +79,12 @@ def parse(data: bytes) -> Query:
     return Query(identity, flags, ".".join(labels).lower(), kind, question)
 
 
-def addresses(query: Query, found: Sequence[IPv4Address], *, limit: int = 65535) -> bytes:
-    """The answer with these addresses; to a question of another type than A an empty one: the name is there."""
-    data = [address.packed for address in found] if query.type == A else []
-    fitting = (limit - _HEADER.size - len(query.question)) // (_RECORD.size + 4)
+def addresses(query: Query, found: Sequence[Address], *, limit: int = 65535) -> bytes:
+    """The answer with those of the addresses that are of the family asked for. Where there are none, and to questions
+    that ask for no address, it is empty: the name is there."""
+    size = {A: 4, AAAA: 16}.get(query.type, 0)
+    data = [address.packed for address in found if len(address.packed) == size]
+    fitting = (limit - _HEADER.size - len(query.question)) // (_RECORD.size + size)
     return _response(query, NOERROR, data[:fitting], truncated=len(data) > fitting)
 
 

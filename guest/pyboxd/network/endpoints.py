@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
+from pyboxd.errors import InvalidArgument
 from pyboxd.model import PublishedPort
 from pyboxd.network import allocation
 from pyboxd.network.discovery import has_discovery
-from pyboxd.network.model import Attachment, Endpoint, Network, Wishes
+from pyboxd.network.model import Address, Attachment, Endpoint, Network, Pool, Wishes
 from pyboxd.network.store import NetworkStore, StateStore
 
 
@@ -36,18 +37,24 @@ class Endpoints:
                 return endpoint
         return None
 
+    def routes(self, container_id: str) -> tuple[tuple[Endpoint, Pool], ...]:
+        """Where the container's default routes lead: IPv4's by its gate, IPv6's by the first network that has IPv6 and
+        a way out."""
+        outer = [(endpoint, self.network(endpoint)) for endpoint in self.of(container_id)]
+        outer = [(endpoint, network) for endpoint, network in outer if not network.internal]
+        ipv4 = [(endpoint, network.ipv4) for endpoint, network in outer if network.ipv4 is not None]
+        ipv6 = [(endpoint, network.ipv6) for endpoint, network in outer if network.ipv6 is not None]
+        return (*ipv4[:1], *ipv6[:1])
+
     def new(
-        self, network: Network, container_id: str, wishes: Wishes, *, link: str, leaving: Collection[IPv4Address]
+        self, network: Network, container_id: str, wishes: Wishes, *, link: str, leaving: Collection[Address]
     ) -> Endpoint:
         """A place in the network that nobody has, nor the kernel still keeps for one who is `leaving`. `link` is the
         guest's end of the pair, "" if it is still to be made."""
-        assert network.subnet is not None and network.gateway is not None
-        taken = {endpoint.address for endpoint in self._state.endpoints(network_id=network.id)}
-        taken |= {network.gateway, *network.reserved.values(), *leaving}
-        if wishes.address:
-            address = allocation.check_address(wishes.address, network.subnet, taken)
-        else:
-            address = allocation.free_address(network.ip_range or network.subnet, network.subnet, taken)
+        assert network.ipv4 is not None
+        others = self._state.endpoints(network_id=network.id)
+        taken = {*leaving, *(address for endpoint in others for address in endpoint.addresses)}
+        address = allocation.choose_address(IPv4Address, network.ipv4, wishes.address, taken)
         used = {endpoint.interface for endpoint in self.of(container_id)}
         identity = secrets.token_hex(32)
         return Endpoint(
@@ -60,12 +67,13 @@ class Endpoints:
             interface=next(name for number in range(len(used) + 1) if (name := f"eth{number}") not in used),
             names=wishes.names,
             links=wishes.links,
+            address6=_choose_address6(network, wishes.address6, taken),
         )
 
     def attachment(self, endpoint: Endpoint, netns_path: str) -> Attachment:
         """What a container has by that place."""
         network = self.network(endpoint)
-        assert network.subnet is not None
+        assert network.ipv4 is not None
         published: tuple[PublishedPort, ...] = ()
         if self.gate(endpoint.container_id) == endpoint:
             published = tuple(port.published() for port in self._state.ports(endpoint.container_id))
@@ -76,10 +84,23 @@ class Endpoints:
             network_name=network.name,
             endpoint_id=endpoint.id,
             address=str(endpoint.address),
-            prefix=network.subnet.prefixlen,
-            gateway="" if network.internal else str(network.gateway),
+            prefix=network.ipv4.subnet.prefixlen,
+            gateway="" if network.internal else str(network.ipv4.gateway),
             mac=endpoint.mac,
             embedded_dns=has_discovery(network),
             names=endpoint.names,
             published=published,
+            address6=str(endpoint.address6 or ""),
+            prefix6=network.ipv6.subnet.prefixlen if network.ipv6 else 0,
+            gateway6=str(network.ipv6.gateway) if network.ipv6 and not network.internal else "",
         )
+
+
+def _choose_address6(network: Network, asked: str, taken: Collection[Address]) -> IPv6Address | None:
+    if network.ipv6 is not None:
+        return allocation.choose_address(IPv6Address, network.ipv6, asked, taken)
+    if asked:
+        raise InvalidArgument(
+            "user specified IP address is supported only when connecting to networks with user configured subnets"
+        )
+    return None

@@ -94,7 +94,7 @@ def parse_extra_host(text: str) -> tuple[str, str]:
 
 
 def hosts(hostname: str, domainname: str, addresses: Sequence[str], extra: Iterable[tuple[str, str]] = ()) -> str:
-    """A container's /etc/hosts. `addresses` are its own, one per network; `extra` is (name, address) in the
+    """A container's /etc/hosts. `addresses` are its own, one per network and family; `extra` is (name, address) in the
     user's order. The names of the user's system are added unless `extra` has them."""
     extra = tuple(extra)
     lines = [f"{address}\t{name}" for name, address in extra]

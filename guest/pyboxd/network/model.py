@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import MappingProxyType
 from typing import Protocol
 
@@ -25,19 +25,32 @@ class PortPublisher(Protocol):
         ...
 
 
-NOBODY: Mapping[str, IPv4Address] = MappingProxyType({})
+Address = IPv4Address | IPv6Address
+Subnet = IPv4Network | IPv6Network
+NOBODY: Mapping[str, Address] = MappingProxyType({})
 
 
 @frozen
-class NetworkRequest:
-    """A network to create; what is "" or None is chosen."""
+class PoolRequest:
+    """Addresses that a new network is to have, of one family; what is "" is chosen."""
 
-    name: str
-    driver: str = "bridge"
     subnet: str = ""
     gateway: str = ""
     ip_range: str = ""
     reserved: Mapping[str, str] = EMPTY
+
+
+ANY_POOL = PoolRequest()
+
+
+@frozen
+class NetworkRequest:
+    """A network to create. Without `ipv6` it has IPv4 only; without `ipv4` there is no such network here."""
+
+    name: str
+    driver: str = "bridge"
+    ipv4: PoolRequest | None = ANY_POOL
+    ipv6: PoolRequest | None = None
     internal: bool = False
     attachable: bool = False
     labels: Mapping[str, str] = EMPTY
@@ -45,17 +58,25 @@ class NetworkRequest:
 
 
 @frozen
+class Pool:
+    """The addresses of one family in a network, all of them of that family."""
+
+    subnet: Subnet
+    gateway: Address  # of the bridge
+    ip_range: Subnet | None = None  # the part of the subnet that containers get addresses of
+    reserved: Mapping[str, Address] = NOBODY  # by name: what no container gets, as somebody else has it
+
+
+@frozen
 class Network:
-    """A network. `subnet`, `gateway` and `bridge` are only there for the driver `bridge`."""
+    """A network. `ipv4` and `bridge` are only there for the driver `bridge`, `ipv6` only where it was asked for."""
 
     id: str
     name: str
     driver: str  # bridge | host | null
     created: float  # seconds since the epoch
-    subnet: IPv4Network | None = None
-    gateway: IPv4Address | None = None
-    ip_range: IPv4Network | None = None
-    reserved: Mapping[str, IPv4Address] = NOBODY  # by name: what no container gets, as somebody else has it
+    ipv4: Pool | None = None
+    ipv6: Pool | None = None
     bridge: str = ""  # name of its device in the guest
     internal: bool = False
     attachable: bool = False
@@ -83,6 +104,7 @@ class Wishes:
     link_local: tuple[str, ...] = ()  # more addresses, of 169.254.0.0/16
     names: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    address6: str = ""
 
 
 NO_WISHES = Wishes()
@@ -101,6 +123,11 @@ class Endpoint:
     interface: str  # the container's end: "eth0", …
     names: tuple[str, ...] = ()  # answered by the network's DNS; the first one to reverse queries
     links: tuple[str, ...] = ()  # "name:alias": what this container alone calls another one
+    address6: IPv6Address | None = None  # in a network with IPv6
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        return (self.address,) if self.address6 is None else (self.address, self.address6)
 
     def linked(self, alias: str) -> tuple[str, ...]:
         """The names of the containers that this one calls `alias` (in lower case)."""
@@ -162,3 +189,6 @@ class Attachment:
     embedded_dns: bool = False  # its resolv.conf names the engine's own DNS
     names: tuple[str, ...] = ()
     published: tuple[PublishedPort, ...] = ()
+    address6: str = ""  # "" in networks without IPv6
+    prefix6: int = 0
+    gateway6: str = ""

@@ -27,12 +27,16 @@ MTU = 1500  # of the guest's card, and so of everything behind it
 INTERFACE = "eth0"  # the far end of a spare namespace's pair
 # Seconds between taking a spare namespace and making the next: the container that took it starts meanwhile.
 REFILL_DELAY = 0.25
-# As Docker sets them for every container, and no IPv6 address on any interface but lo, because networks are IPv4.
+# As Docker sets them for every container, and no IPv6 address on any interface but lo: networks with IPv6 switch it on.
 SYSCTLS = (
     ("net/ipv4/ping_group_range", "0 2147483647"),
     ("net/ipv4/ip_unprivileged_port_start", "0"),
     ("net/ipv6/conf/default/disable_ipv6", "1"),
 )
+# Of an interface in a network with IPv6, before it is set up. Nobody but the engine gives addresses and routes (no router
+# advertisements), an address is used without a second of waiting for who else might have it, and neighbours are told of
+# it, who may remember another container's hardware address for it.
+IPV6_SYSCTLS = (("accept_ra", "0"), ("accept_dad", "0"), ("ndisc_notify", "1"), ("disable_ipv6", "0"))
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -180,6 +184,12 @@ def plug(guest: netlink.RouteSocket, link: str, path: str, interface: str, *, ma
         guest.execute(netlink.new_veth(link, mtu=MTU, peer=interface, peer_namespace=descriptor, master=master))
     finally:
         os.close(descriptor)
+
+
+def enable_ipv6(interface: str) -> None:
+    """Let an interface of the calling thread's namespace have IPv6 addresses."""
+    for name, value in IPV6_SYSCTLS:
+        write_sysctl(f"net/ipv6/conf/{interface}/{name}", value)
 
 
 def _enter_and_call(path: str, function: Callable[[], T]) -> T:

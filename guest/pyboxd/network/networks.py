@@ -14,6 +14,7 @@ import logging
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, closing, contextmanager
+from functools import partial
 from weakref import WeakValueDictionary
 
 from pyboxd import locations
@@ -25,8 +26,18 @@ from pyboxd.network import bridge, definitions
 from pyboxd.network.bridge import Fabric
 from pyboxd.network.discovery import Discovery
 from pyboxd.network.endpoints import Endpoints
-from pyboxd.network.model import NO_WISHES, Attachment, Endpoint, Network, NetworkRequest, PortPublisher, Sandbox, Wishes
-from pyboxd.network.namespaces import Namespaces
+from pyboxd.network.model import (
+    NO_WISHES,
+    Address,
+    Attachment,
+    Endpoint,
+    Network,
+    NetworkRequest,
+    PortPublisher,
+    Sandbox,
+    Wishes,
+)
+from pyboxd.network.namespaces import Namespaces, enable_ipv6
 from pyboxd.network.ports import Ports, port_rules
 from pyboxd.network.store import NetworkStore, StateStore
 
@@ -236,11 +247,9 @@ class Networks:
                 undo.callback(self._namespaces.remove, namespace.name)
                 self._state.add_sandbox(Sandbox(container_id, namespace.name, resolvers))
                 undo.callback(self._state.remove_sandbox, container_id)
-                endpoint = self._place(undo, network, container_id, wishes, namespace.link)
-                self._fabric.plug_spare(network, endpoint, namespace)
-                bridge.add_link_local(namespace.route, endpoint, wishes.link_local)
-                if not network.internal:
-                    bridge.set_default_route(namespace.route, network, endpoint)
+                endpoint = await self._place(undo, network, container_id, wishes, namespace.link)
+                self._fabric.plug_spare(network, namespace)
+                await self._configure(namespace.name, namespace.route, endpoint, wishes)
                 undo.callback(self._discovery.stop, container_id)
                 await self._discovery.start(container_id)
                 if ports and not network.internal:
@@ -251,43 +260,70 @@ class Networks:
 
     async def _connect(self, sandbox: Sandbox, network: Network, wishes: Wishes) -> Endpoint:
         path = self._namespaces.path(sandbox.namespace)
-        first = self._endpoints.gate(sandbox.container_id) is None
         with closing(await self._namespaces.run_in(sandbox.namespace, netlink.RouteSocket)) as route:
             async with AsyncExitStack() as undo:
-                endpoint = self._place(undo, network, sandbox.container_id, wishes)
-                self._fabric.plug(network, endpoint, path, route)
-                bridge.add_link_local(route, endpoint, wishes.link_local)
-                if first and not network.internal:
-                    bridge.set_default_route(route, network, endpoint)
+                endpoint = await self._place(undo, network, sandbox.container_id, wishes)
+                self._fabric.plug(network, endpoint, path)
+                await self._configure(sandbox.namespace, route, endpoint, wishes)
                 await self._discovery.start(sandbox.container_id)
                 undo.pop_all()
         return endpoint
 
-    def _place(self, undo: AsyncExitStack, network: Network, container_id: str, wishes: Wishes, link: str = "") -> Endpoint:
-        """Write a new endpoint down, before the kernel has anything of it."""
-        leaving = {gone.address for gone in self._leaving.values() if gone.network_id == network.id}
+    async def _configure(self, namespace: str, route: netlink.RouteSocket, endpoint: Endpoint, wishes: Wishes) -> None:
+        """Set the interface up that was plugged in, with all its addresses, and with the routes if it is the gate."""
+        network = self._endpoints.network(endpoint)
+        if network.ipv6 is not None:
+            await self._namespaces.run_in(namespace, partial(enable_ipv6, endpoint.interface))
+        bridge.configure(route, network, endpoint)
+        if network.ipv6 is not None:
+            await self._fabric.wait_for_way(network, endpoint)
+            await bridge.configure_ipv6(route, network.ipv6, endpoint)
+        bridge.add_link_local(route, endpoint, wishes.link_local)
+        for gate, pool in self._endpoints.routes(endpoint.container_id):
+            if gate == endpoint:
+                bridge.set_default_route(route, pool, endpoint)
+
+    async def _place(
+        self, undo: AsyncExitStack, network: Network, container_id: str, wishes: Wishes, link: str = ""
+    ) -> Endpoint:
+        """Write a new endpoint down, before the kernel has anything of it. An address that was asked for may be that of
+        one who is leaving: a container that starts again asks for its own."""
+        leaving = self._leaving_addresses(network)
+        while leaving and (wishes.address or wishes.address6):
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            leaving = self._leaving_addresses(network)
         endpoint = self._endpoints.new(network, container_id, wishes, link=link, leaving=leaving)
         self._state.add_endpoint(endpoint)
         undo.callback(self._state.remove_endpoint, endpoint.id)
         undo.push_async_callback(self._fabric.unplug, endpoint.link)
         return endpoint
 
+    def _leaving_addresses(self, network: Network) -> set[Address]:
+        gone = (endpoint for endpoint in self._leaving.values() if endpoint.network_id == network.id)
+        return {address for endpoint in gone for address in endpoint.addresses}
+
     async def _leave(self, sandbox: Sandbox, endpoint: Endpoint) -> None:
         container_id = sandbox.container_id
-        old = self._endpoints.gate(container_id)
+        old, routes = self._endpoints.gate(container_id), self._endpoints.routes(container_id)
         await self._fabric.unplug(endpoint.link)
         self._state.remove_endpoint(endpoint.id)
         if not self._discovery.wants(container_id):
             self._discovery.stop(container_id)
-        if old is None or old.id != endpoint.id:
-            return
+        if old == endpoint:
+            await self._move_ports(container_id, old)
+        changed = [found for found in self._endpoints.routes(container_id) if found not in routes]
+        if changed:
+            with await self._namespaces.run_in(sandbox.namespace, netlink.RouteSocket) as route:
+                for gate, pool in changed:
+                    bridge.set_default_route(route, pool, gate)
+
+    async def _move_ports(self, container_id: str, old: Endpoint) -> None:
+        """Send the container's ports to its new gate, or take them away if there is none."""
         new = self._endpoints.gate(container_id)
         if new is None:
             await self._ports.withdraw(container_id, old.address)
-            return
-        self._ports.move(container_id, old.address, new.address)
-        with await self._namespaces.run_in(sandbox.namespace, netlink.RouteSocket) as route:
-            bridge.set_default_route(route, self._endpoints.network(new), new)
+        else:
+            self._ports.move(container_id, old.address, new.address)
 
     def _retire(self, sandbox: Sandbox, endpoints: Sequence[Endpoint]) -> None:
         """Have the kernel's objects taken away in the background; should the engine end first, `setup` does it."""

@@ -21,9 +21,10 @@ of the set `local` instead of `fib`, which would need four more kernel modules.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 
 from pyboxd.frozen import frozen
+from pyboxd.network.model import Pool
 
 FAMILY = "inet"
 TABLE = f"{FAMILY} pybox"
@@ -35,9 +36,9 @@ class BridgeRules:
     """A network as the packet rules see it."""
 
     interface: str
-    subnet: IPv4Network
-    gateway: IPv4Address
+    ipv4: Pool
     internal: bool = False
+    ipv6: Pool | None = None
 
 
 @frozen
@@ -65,6 +66,7 @@ table {TABLE} {{
     set within {{ type ifname . ifname; }}
     set internal {{ type ifname; }}
     set subnets {{ type ipv4_addr; flags interval; }}
+    set subnets6 {{ type ipv6_addr; flags interval; }}
     set local {{ type ipv4_addr; {local} }}
     set guarded {{ type inet_service; {guarded} }}
     map published {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
@@ -101,6 +103,7 @@ table {TABLE} {{
     chain postrouting {{
         type nat hook postrouting priority srcnat; policy accept;
         oifname "{UPLINK}" ip saddr @subnets masquerade
+        oifname "{UPLINK}" ip6 saddr @subnets6 masquerade
         oifname @bridges ip saddr 127.0.0.0/8 masquerade
         oifname @bridges ip saddr @subnets ct status dnat masquerade
     }}
@@ -130,9 +133,11 @@ def delete_table() -> str:
 
 def _bridge(verb: str, bridge: BridgeRules) -> str:
     name = f'"{bridge.interface}"'
-    kept = [("bridges", name), ("within", f"{name} . {name}"), ("local", str(bridge.gateway))]
+    kept = [("bridges", name), ("within", f"{name} . {name}"), ("local", str(bridge.ipv4.gateway))]
     # An internal network's subnet has no business on the card; without masquerade an answer would find no way back.
-    kept.append(("internal", name) if bridge.internal else ("subnets", str(bridge.subnet)))
+    kept.append(("internal", name) if bridge.internal else ("subnets", str(bridge.ipv4.subnet)))
+    if bridge.ipv6 is not None and not bridge.internal:
+        kept.append(("subnets6", str(bridge.ipv6.subnet)))
     return "".join(f"{verb} element {TABLE} {name} {{ {element} }}\n" for name, element in kept)
 
 

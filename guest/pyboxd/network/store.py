@@ -8,12 +8,12 @@ machine finds all, and no container's start waits for a disk.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Collection, Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from pyboxd.database import Database, Row
 from pyboxd.frozen import replace
-from pyboxd.network.model import Endpoint, Network, Port, Sandbox
+from pyboxd.network.model import NOBODY, Address, Endpoint, Network, Pool, Port, Sandbox
 
 _NETWORKS = """
 CREATE TABLE IF NOT EXISTS networks (
@@ -25,6 +25,10 @@ CREATE TABLE IF NOT EXISTS network_reserved (
     network_id TEXT NOT NULL REFERENCES networks ON DELETE CASCADE, name TEXT NOT NULL, address TEXT NOT NULL,
     PRIMARY KEY (network_id, name)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS network_ipv6 (
+    network_id TEXT PRIMARY KEY REFERENCES networks ON DELETE CASCADE,
+    subnet TEXT NOT NULL, gateway TEXT NOT NULL, ip_range TEXT NOT NULL, reserved TEXT NOT NULL
+) STRICT;
 """
 _STATE = """
 CREATE TABLE IF NOT EXISTS network_sandboxes (
@@ -33,8 +37,8 @@ CREATE TABLE IF NOT EXISTS network_sandboxes (
 CREATE TABLE IF NOT EXISTS network_endpoints (
     id TEXT PRIMARY KEY, container_id TEXT NOT NULL REFERENCES network_sandboxes ON DELETE CASCADE,
     network_id TEXT NOT NULL, address INTEGER NOT NULL, mac TEXT NOT NULL, link TEXT NOT NULL UNIQUE,
-    interface TEXT NOT NULL, names TEXT NOT NULL, links TEXT NOT NULL,
-    UNIQUE (network_id, address), UNIQUE (container_id, network_id)
+    interface TEXT NOT NULL, names TEXT NOT NULL, links TEXT NOT NULL, address6 TEXT,
+    UNIQUE (network_id, address), UNIQUE (network_id, address6), UNIQUE (container_id, network_id)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS network_ports (
     protocol TEXT NOT NULL, guest_port INTEGER NOT NULL,
@@ -49,7 +53,10 @@ _NETWORK = (
     "FROM networks "
 )
 _SANDBOX = "SELECT container_id, namespace, resolvers FROM network_sandboxes "
-_ENDPOINT = "SELECT id, container_id, network_id, address, mac, link, interface, names, links FROM network_endpoints "
+_IPV6 = "SELECT network_id, subnet, gateway, ip_range, reserved FROM network_ipv6"
+_ENDPOINT = (
+    "SELECT id, container_id, network_id, address, mac, link, interface, names, links, address6 FROM network_endpoints "
+)
 _PORT = (
     "SELECT container_id, container_port, protocol, guest_port, asked_ip, bound_ip, host_port, reachable FROM network_ports "
 )
@@ -65,7 +72,13 @@ class NetworkStore:
         self._by_id = {network.id: network for network in map(_network, rows)}
         for network_id, name, address in database.rows("SELECT network_id, name, address FROM network_reserved"):
             network = self._by_id[network_id]
-            self._by_id[network_id] = replace(network, reserved={**network.reserved, name: IPv4Address(address)})
+            assert network.ipv4 is not None
+            reserved = {**network.ipv4.reserved, name: ip_address(address)}
+            self._by_id[network_id] = replace(network, ipv4=replace(network.ipv4, reserved=reserved))
+        for network_id, subnet, gateway, ip_range, kept in database.rows(_IPV6):
+            reserved = {name: ip_address(address) for name, address in json.loads(kept).items()}
+            ipv6 = _pool(subnet, gateway, ip_range, reserved)
+            self._by_id[network_id] = replace(self._by_id[network_id], ipv6=ipv6)
 
     def all(self) -> tuple[Network, ...]:
         """The oldest first."""
@@ -94,9 +107,7 @@ class NetworkStore:
                 network.name,
                 network.driver,
                 network.created,
-                str(network.subnet or ""),
-                str(network.gateway or ""),
-                str(network.ip_range or ""),
+                *(_pool_row(network.ipv4) if network.ipv4 is not None else ("", "", "")),
                 network.bridge,
                 int(network.internal),
                 int(network.attachable),
@@ -104,8 +115,12 @@ class NetworkStore:
                 json.dumps(dict(network.options)),
             ),
         )
-        for name, address in network.reserved.items():
+        for name, address in network.ipv4.reserved.items() if network.ipv4 is not None else ():
             self._database.execute("INSERT INTO network_reserved VALUES (?, ?, ?)", (network.id, name, str(address)))
+        if network.ipv6 is not None:
+            reserved = json.dumps({name: str(address) for name, address in network.ipv6.reserved.items()})
+            row = (network.id, *_pool_row(network.ipv6), reserved)
+            self._database.execute("INSERT INTO network_ipv6 VALUES (?, ?, ?, ?, ?)", row)
 
     def remove(self, network_id: str) -> None:
         self._database.execute("DELETE FROM networks WHERE id = ?", (network_id,))
@@ -151,7 +166,7 @@ class StateStore:
 
     def add_endpoint(self, endpoint: Endpoint) -> None:
         self._database.execute(
-            "INSERT INTO network_endpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO network_endpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 endpoint.id,
                 endpoint.container_id,
@@ -162,6 +177,7 @@ class StateStore:
                 endpoint.interface,
                 " ".join(endpoint.names),
                 " ".join(endpoint.links),
+                str(endpoint.address6) if endpoint.address6 is not None else None,
             ),
         )
         self._endpoints[endpoint.id] = endpoint
@@ -228,9 +244,7 @@ def _network(row: Row) -> Network:
         name=name,
         driver=driver,
         created=created,
-        subnet=IPv4Network(subnet) if subnet else None,
-        gateway=IPv4Address(gateway) if gateway else None,
-        ip_range=IPv4Network(ip_range) if ip_range else None,
+        ipv4=_pool(subnet, gateway, ip_range) if subnet else None,
         bridge=bridge,
         internal=bool(internal),
         attachable=bool(attachable),
@@ -239,13 +253,21 @@ def _network(row: Row) -> Network:
     )
 
 
+def _pool_row(pool: Pool) -> tuple[str, str, str]:
+    return str(pool.subnet), str(pool.gateway), str(pool.ip_range or "")
+
+
+def _pool(subnet: str, gateway: str, ip_range: str, reserved: Mapping[str, Address] = NOBODY) -> Pool:
+    return Pool(ip_network(subnet), ip_address(gateway), ip_network(ip_range) if ip_range else None, reserved)
+
+
 def _sandbox(row: Row) -> Sandbox:
     container_id, namespace, resolvers = row
     return Sandbox(container_id, namespace, tuple(resolvers.split()))
 
 
 def _endpoint(row: Row) -> Endpoint:
-    identity, container_id, network_id, address, mac, link, interface, names, links = row
+    identity, container_id, network_id, address, mac, link, interface, names, links, address6 = row
     return Endpoint(
         id=identity,
         container_id=container_id,
@@ -256,6 +278,7 @@ def _endpoint(row: Row) -> Endpoint:
         interface=interface,
         names=tuple(names.split()),
         links=tuple(links.split()),
+        address6=IPv6Address(address6) if address6 else None,
     )
 
 

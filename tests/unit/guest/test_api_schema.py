@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -28,9 +29,10 @@ from pyboxd.engine.model import (
     ThrottleDevice,
     Ulimit,
 )
-from pyboxd.errors import InvalidArgument
+from pyboxd.errors import Forbidden, InvalidArgument
 from pyboxd.frozen import replace
 from pyboxd.model import Healthcheck, PublishedPort
+from pyboxd.network.model import Endpoint, Network, Pool, PoolRequest
 from pyboxd.runtime.stats import BlockIo, Stats
 
 SECOND = 10**9
@@ -304,7 +306,57 @@ class TestNetworks:
         }
         request = networks.decode_create(body)
         assert (request.name, request.driver, request.internal) == ("n", "bridge", True)
-        assert (request.subnet, request.gateway, dict(request.options)) == ("10.9.0.0/16", "10.9.0.1", {"a": "b"})
+        assert (request.ipv4, request.options) == (PoolRequest("10.9.0.0/16", "10.9.0.1"), {"a": "b"})
+        assert request.ipv6 is None  # its pool is passed over, as it was not enabled
+
+    def test_create_with_ipv6(self) -> None:
+        six = {"Subnet": "fd00::/64", "Gateway": "fd00::9", "IPRange": "fd00::/96", "AuxiliaryAddresses": {"a": "fd00::7"}}
+        request = networks.decode_create({"Name": "n", "EnableIPv6": True, "IPAM": {"Config": [six]}})
+        assert request.ipv4 == PoolRequest()
+        assert request.ipv6 == PoolRequest("fd00::/64", "fd00::9", "fd00::/96", {"a": "fd00::7"})
+        assert networks.decode_create({"Name": "n", "EnableIPv6": True}).ipv6 == PoolRequest()
+        with pytest.raises(Forbidden, match="bridge driver doesn't support multiple subnets"):
+            networks.decode_create({"Name": "n", "EnableIPv6": True, "IPAM": {"Config": [six, {"Subnet": "fd01::/64"}]}})
+
+    def test_families_are_chosen_by_key_or_by_the_drivers_option(self) -> None:
+        def chosen(**body: object) -> tuple[bool, bool]:
+            request = networks.decode_create({"Name": "n", **body})
+            return request.ipv4 is not None, request.ipv6 is not None
+
+        on, off = ({"com.docker.network.enable_ipv6": text} for text in ("true", "0"))
+        assert chosen() == chosen(EnableIPv6=False) == chosen(EnableIPv6=None) == chosen(Options=off) == (True, False)
+        assert chosen(EnableIPv6=True) == chosen(Options=on) == chosen(EnableIPv6=True, Options=off) == (True, True)
+        assert chosen(EnableIPv4=False, EnableIPv6=True) == (False, True)
+        with pytest.raises(InvalidArgument, match=r'driver-opt "com\.docker\.network\.enable_ipv6" is not a valid bool'):
+            chosen(Options={"com.docker.network.enable_ipv6": "yes"})
+        with pytest.raises(InvalidArgument):
+            chosen(EnableIPv6="true")
+
+    def test_a_network_with_ipv6(self) -> None:
+        pools = (
+            Pool(ip_network("172.18.0.0/16"), ip_address("172.18.0.1")),
+            Pool(ip_network("fd00::/64"), ip_address("fd00::1"), ip_network("fd00::/96"), {"a": ip_address("fd00::7")}),
+        )
+        endpoint = Endpoint("e", "c", "i", IPv4Address("172.18.0.2"), "", "veth1", "eth0", address6=IPv6Address("fd00::2"))
+        value = networks.network(Network("i", "n", "bridge", 0.0, *pools), [networks.Member("web", endpoint)])
+        assert (value["EnableIPv4"], value["EnableIPv6"]) == (True, True)
+        assert value["IPAM"]["Config"] == [
+            {"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"},
+            {"Subnet": "fd00::/64", "Gateway": "fd00::1", "IPRange": "fd00::/96", "AuxiliaryAddresses": {"a": "fd00::7"}},
+        ]
+        member = value["Containers"]["c"]
+        assert (member["IPv4Address"], member["IPv6Address"]) == ("172.18.0.2/16", "fd00::2/64")
+        value = networks.network(Network("i", "n", "bridge", 0.0, pools[0]), [networks.Member("web", endpoint)])
+        assert value["EnableIPv6"] is False and value["Containers"]["c"]["IPv6Address"] == ""
+
+    def test_an_endpoint_with_ipv6(self) -> None:
+        _, config = networks.decode_connect(
+            {"Container": "c", "EndpointConfig": {"IPAMConfig": {"IPv6Address": "fd00::2"}}}, "n"
+        )
+        assert config == EndpointConfig("n", ipv6_address="fd00::2")
+        value = containers.network_settings(NetworkView("n", config, address6="fd00::2", prefix6=64, gateway6="fd00::1"))
+        assert value["IPAMConfig"] == {"IPv6Address": "fd00::2"}
+        assert (value["GlobalIPv6Address"], value["GlobalIPv6PrefixLen"], value["IPv6Gateway"]) == ("fd00::2", 64, "fd00::1")
 
     def test_connect(self) -> None:
         body = {"Container": "c", "EndpointConfig": {"Aliases": ["x"]}}

@@ -34,7 +34,7 @@ from pyboxd.engine.model import (
     Record,
     State,
 )
-from pyboxd.engine.networking import Networking, dns_names, expand_port, parse_port, parse_range
+from pyboxd.engine.networking import Networking, dns_names, expand_port, parse_port, parse_range, write_files
 from pyboxd.engine.store import Store, Volume
 from pyboxd.engine.views import check_writable
 from pyboxd.engine.volumes import Volumes
@@ -43,6 +43,7 @@ from pyboxd.frozen import replace
 from pyboxd.image.builder.places import Root, open_plain
 from pyboxd.image.tarread import TarError
 from pyboxd.model import Healthcheck, ImageConfig
+from pyboxd.network.model import Attachment as NetworkAttachment
 from pyboxd.runtime.client import Attachment
 
 
@@ -565,6 +566,18 @@ def test_names_in_a_network() -> None:
     made = record(config=ContainerConfig(hostname="h"))
     assert dns_names(made, EndpointConfig("own", aliases=("a", "box")), "own") == ("box", "a", "box000000000", "h")
     assert dns_names(made, EndpointConfig("bridge"), "bridge") == ()
+
+
+def test_the_hosts_file_has_a_line_for_each_address(tmp_path: Path) -> None:
+    both = NetworkAttachment("c", "/n", "i", "own", "e", "172.18.0.2", 16, address6="fd00:6::2", prefix6=64)
+    places = [
+        both,
+        NetworkAttachment("c", "/n", "i", "four", "e", "172.19.0.2", 16),
+        NetworkAttachment("c", "/n", "i", "none", "e"),
+    ]
+    write_files(record(config=ContainerConfig(hostname="web")), str(tmp_path), places)
+    lines = (tmp_path / "hosts").read_text().splitlines()
+    assert lines[-3:] == ["172.18.0.2\tweb", "fd00:6::2\tweb", "172.19.0.2\tweb"]
 
 
 class FakeNetworking:

@@ -74,6 +74,22 @@ def test_broadcast_addresses(prefix: int, broadcast: str) -> None:
     assert payload[-4:] == bytes(int(part) for part in broadcast.split("."))
 
 
+def test_add_address_of_ipv6() -> None:
+    assert encoded(netlink.add_address(5, "fd00:6::2", 64)) == (
+        "40000000" "1400" "0506" "01000000" "00000000"
+        "0a400000" "05000000"  # AF_INET6, /64, index 5
+        "14000200" "fd000006000000000000000000000002" "14000100" "fd000006000000000000000000000002"
+    )  # fmt: skip
+
+
+def test_default_route_of_ipv6() -> None:
+    assert encoded(netlink.default_route("fd00:6::1", 5)) == (
+        "38000000" "1800" "0505" "01000000" "00000000"
+        "0a000000" "fe030001" "00000000"
+        "14000500" "fd000006000000000000000000000001" "08000400" "05000000"
+    )  # fmt: skip
+
+
 def test_default_route() -> None:
     assert encoded(netlink.default_route("172.17.0.1", 5)) == (
         "2c000000" "1800" "0505" "01000000" "00000000"  # RTM_NEWROUTE, CREATE|REPLACE
@@ -90,14 +106,17 @@ def test_a_link_is_read() -> None:
         + netlink.u32(netlink.IFLA_MASTER, 3)
         + netlink.attribute(netlink.IFLA_ADDRESS, bytes.fromhex("0242ac110002"))
         + netlink.nested(netlink.IFLA_LINKINFO, netlink.text(netlink.IFLA_INFO_KIND, "veth"))
+        + netlink.attribute(netlink.IFLA_OPERSTATE, b"\x06")
         + netlink.attribute(999, b"from a newer kernel")
     )
-    assert netlink.decode_link(payload) == netlink.Link(4, "veth1a", "veth", "02:42:ac:11:00:02", 1400, True, 3)
+    assert netlink.decode_link(payload) == netlink.Link(4, "veth1a", "veth", "02:42:ac:11:00:02", 1400, True, 3, True)
 
 
 def test_an_address_is_read() -> None:
     payload = bytes.fromhex("021080000500000008000100ac11000208000200ac110002080004 00ac11ffff".replace(" ", ""))
     assert netlink.decode_address(payload) == netlink.InterfaceAddress(5, "172.17.0.2", 16)
+    six = bytes.fromhex("0a40c0000500000014000100fd000006000000000000000000000002")
+    assert netlink.decode_address(six) == netlink.InterfaceAddress(5, "fd00:6::2", 64, tentative=True)
 
 
 def test_messages_are_split_and_padded() -> None:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import struct
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pyboxd.network import dnswire
+from pyboxd.network.model import Address
 
 HEAD = "abcd 0100 0001 0000 0000 0000"  # recursion desired, one question
 WEB = "03 776562 00"
@@ -34,6 +35,19 @@ def test_addresses_are_answered() -> None:
     )
 
 
+def test_addresses_are_answered_by_family() -> None:
+    found: list[Address] = [IPv4Address("172.18.0.2"), IPv6Address("fd00:6::2"), IPv6Address("fd00:6::3")]
+    query = dnswire.parse(message(HEAD, WEB, "001c 0001"))
+    assert dnswire.addresses(query, found) == message(
+        "abcd 8180 0001 0002 0000 0000", WEB, "001c 0001",
+        "c00c 001c 0001 0000000a 0010 fd000006000000000000000000000002",
+        "c00c 001c 0001 0000000a 0010 fd000006000000000000000000000003",
+    )  # fmt: skip
+    query = dnswire.parse(message(HEAD, WEB, "0001 0001"))
+    assert dnswire.addresses(query, found) == dnswire.addresses(query, found[:1])
+    assert dnswire.addresses(query, found[1:]) == message("abcd 8180 0001 0000 0000 0000", WEB, "0001 0001")
+
+
 def test_a_name_without_such_a_record_is_no_failure() -> None:
     query = dnswire.parse(message(HEAD, WEB, "001c 0001"))
     assert dnswire.addresses(query, [IPv4Address("172.18.0.2")]) == message(
@@ -47,6 +61,9 @@ def test_an_answer_too_long_for_a_datagram_says_so() -> None:
     cut = dnswire.addresses(query, found, limit=dnswire.UDP_LIMIT)
     assert len(cut) <= dnswire.UDP_LIMIT and struct.unpack_from("!H", cut, 2)[0] & 0x0200
     assert struct.unpack_from("!H", cut, 6)[0] == (len(cut) - 21) // 16 == 30
+    query6 = dnswire.parse(message(HEAD, WEB, "001c 0001"))
+    cut6 = dnswire.addresses(query6, [IPv6Address(number) for number in range(100)], limit=dnswire.UDP_LIMIT)
+    assert len(cut6) <= dnswire.UDP_LIMIT and struct.unpack_from("!H", cut6, 6)[0] == (len(cut6) - 21) // 28 == 17
     whole = dnswire.addresses(query, found)
     assert struct.unpack_from("!H", whole, 6)[0] == 100 and not struct.unpack_from("!H", whole, 2)[0] & 0x0200
 
@@ -60,6 +77,22 @@ def test_reverse_names() -> None:
     assert dnswire.parse(message(HEAD, reverse, "0001 0001")).reverse_address is None
     short = dnswire.parse(message(HEAD, "01 32 07 696e2d61646472 04 61727061 00", "000c 0001"))
     assert short.reverse_address is None
+
+
+def test_reverse_names_of_ipv6() -> None:
+    arpa = "03 697036 04 61727061 00"
+    digits = "".join(f"01 {ord(digit):02x}" for digit in reversed("fd000006" + "0" * 20 + "00aB"))
+    query = dnswire.parse(message(HEAD, digits, arpa, "000c 0001"))
+    assert query.reverse_address == IPv6Address("fd00:6::ab")
+    for wrong in (
+        "",
+        "01 32",
+        digits[:-5],
+        digits + "01 30",
+        digits.replace("01 30", "01 5f", 1),
+        "20" + "31" * 32 + "01 32",
+    ):
+        assert dnswire.parse(message(HEAD, wrong, arpa, "000c 0001")).reverse_address is None
 
 
 def test_failures() -> None:

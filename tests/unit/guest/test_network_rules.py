@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from pyboxd.network import rules
+from pyboxd.network.model import Pool
 
-BRIDGE = rules.BridgeRules("docker0", IPv4Network("172.17.0.0/16"), IPv4Address("172.17.0.1"))
-INNER = rules.BridgeRules("br-1", IPv4Network("172.18.0.0/16"), IPv4Address("172.18.0.1"), internal=True)
+BRIDGE = rules.BridgeRules("docker0", Pool(IPv4Network("172.17.0.0/16"), IPv4Address("172.17.0.1")))
+INNER = rules.BridgeRules("br-1", Pool(IPv4Network("172.18.0.0/16"), IPv4Address("172.18.0.1")), internal=True)
 ADDRESS = IPv4Address("172.17.0.2")
 WEB = rules.PortRules("tcp", 20000, ADDRESS, 80, 8080, reachable=True)
 NAMES = rules.PortRules("udp", 20001, ADDRESS, 53, 5353, reachable=False)
@@ -32,6 +33,15 @@ def test_a_network_adds_elements_and_no_rule() -> None:
 def test_an_internal_network_is_never_masqueraded() -> None:
     text = rules.add_bridge(INNER)
     assert 'internal { "br-1" }' in text and "subnets" not in text
+
+
+def test_a_network_with_ipv6_adds_its_subnet() -> None:
+    pool = Pool(IPv6Network("fd00:6::/64"), IPv6Address("fd00:6::1"))
+    both = rules.BridgeRules(BRIDGE.interface, BRIDGE.ipv4, ipv6=pool)
+    added = "add element inet pybox subnets6 { fd00:6::/64 }\n"
+    assert rules.add_bridge(both) == rules.add_bridge(BRIDGE) + added
+    inner = rules.BridgeRules(INNER.interface, INNER.ipv4, internal=True, ipv6=pool)
+    assert rules.add_bridge(inner) == rules.add_bridge(INNER)
 
 
 def test_ports_are_elements_of_two_maps() -> None:

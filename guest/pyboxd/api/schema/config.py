@@ -333,6 +333,7 @@ def decode_endpoint(network: str, value: object) -> EndpointConfig:
         aliases=read(data, "Aliases", TEXTS, ()),
         links=read(data, "Links", TEXTS, ()),
         ipv4_address=read(addressing, "IPv4Address", TEXT, ""),
+        ipv6_address=read(addressing, "IPv6Address", TEXT, ""),
         link_local=read(addressing, "LinkLocalIPs", TEXTS, ()),
         mac_address=read(data, "MacAddress", TEXT, ""),
         driver_options=read(data, "DriverOpts", PAIRS, ()),

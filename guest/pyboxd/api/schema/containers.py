@@ -139,6 +139,8 @@ def network_settings(view: NetworkView) -> JsonObject:
     """One entry of `Networks`."""
     config = view.config
     addressing: JsonObject = {"IPv4Address": config.ipv4_address} if config.ipv4_address else {}
+    if config.ipv6_address:
+        addressing["IPv6Address"] = config.ipv6_address
     if config.link_local:
         addressing["LinkLocalIPs"] = list(config.link_local)
     return {
@@ -153,9 +155,9 @@ def network_settings(view: NetworkView) -> JsonObject:
         "Gateway": view.gateway,
         "IPAddress": view.address,
         "IPPrefixLen": view.prefix,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "IPv6Gateway": view.gateway6,
+        "GlobalIPv6Address": view.address6,
+        "GlobalIPv6PrefixLen": view.prefix6,
         "DNSNames": list(view.dns_names) or None,
     }
 
@@ -247,11 +249,11 @@ def _all_network_settings(record: Record, views: Sequence[NetworkView]) -> JsonO
         "SecondaryIPv6Addresses": None,
         "EndpointID": first.endpoint_id if first else "",
         "Gateway": first.gateway if first else "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "GlobalIPv6Address": first.address6 if first else "",
+        "GlobalIPv6PrefixLen": first.prefix6 if first else 0,
         "IPAddress": first.address if first else "",
         "IPPrefixLen": first.prefix if first else 0,
-        "IPv6Gateway": "",
+        "IPv6Gateway": first.gateway6 if first else "",
         "MacAddress": first.mac if first else "",
         "Networks": {view.network: network_settings(view) for view in views},
     }
