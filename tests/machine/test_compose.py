@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.clients.images import base_layer
+from tests.machine.test_ports import fetch
+from tests.support.compose import Compose
 from tests.support.image_lab import Sample
 from tests.support.pybox_cli import Cli
 
-PROJECT = "composed"
 FILE = """
 services:
   store:
@@ -32,44 +29,30 @@ services:
     depends_on: {store: {condition: service_healthy}}
 volumes: {data: {}}
 """
-Compose = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
 def compose(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
-    """`docker-compose ARGUMENTS`: its standard output; what it leaves is taken down afterwards."""
-    tools = cli.home / "docker-compose"
-    subprocess.run(
-        [sys.executable, "-m", "pybox_image", "unpack", "docker-compose", "--suite", "trixie", "--into", str(tools)],
-        check=True,
-        env=cli.environment,
-    )
-    program = str(tools / "usr/libexec/docker/cli-plugins/docker-compose")
+    """The project; what is left of it is taken down afterwards."""
     folder = tmp_path_factory.mktemp("compose")
     (folder / "compose.yaml").write_text(FILE)
     cli.ok("load", stdin=Sample.of(base_layer(cli)).saved("busybox:latest"))
-
-    def run(*args: str) -> str:
-        return cli.docker(program, "-f", str(folder / "compose.yaml"), "-p", PROJECT, *args).ok().out.strip()
-
-    yield run
-    run("down", "-v", "--timeout", "0")
+    made = Compose(cli, folder / "compose.yaml", "composed", {}, folder)
+    yield made
+    made.run("down", "-v", "--timeout", "0")
 
 
-def test_up_scale_and_down(cli: Cli, compose: Compose, trixie_docker: str) -> None:
-    compose("up", "-d")
-    found = {item["Service"]: item for item in map(json.loads, compose("ps", "--format", "json").splitlines())}
-    assert found["store"]["Health"] == "healthy" and found["web"]["State"] == "running"
-    with urllib.request.urlopen(f"http://{compose('port', 'web', '8080').replace('0.0.0.0', '127.0.0.1')}/") as answer:
-        assert answer.read() == b"kept\n"
-    assert "the store is ready" in compose("logs", "store")
-    assert compose("exec", "-T", "store", "wget", "-qO-", "http://web:8080/") == "kept"
-    compose("up", "-d", "--scale", "web=3", "--timeout", "0")
-    found_by_dns = compose("exec", "-T", "store", "nslookup", "web")
+def test_up_scale_and_down(compose: Compose) -> None:
+    compose.ok("up", "-d")
+    found = compose.listed()
+    assert found["composed-store-1"]["Health"] == "healthy" and found["composed-web-1"]["State"] == "running"
+    assert fetch(compose.port("web", 8080)) == "kept\n"
+    assert "the store is ready" in compose.ok("logs", "store")
+    assert compose.ok("exec", "-T", "store", "wget", "-qO-", "http://web:8080/") == "kept"
+    compose.ok("up", "-d", "--scale", "web=3", "--timeout", "0")
+    found_by_dns = compose.ok("exec", "-T", "store", "nslookup", "web")
     assert len(re.findall(r"^Address: ", found_by_dns, re.MULTILINE)) == 3, found_by_dns
-    compose("up", "-d", "--scale", "web=1", "--timeout", "0")
-    assert len(compose("ps", "-q", "web").split()) == 1
-    compose("down", "-v", "--timeout", "0")
-    label = f"label=com.docker.compose.project={PROJECT}"
-    for kind in (("ps", "-aq"), ("volume", "ls", "-q"), ("network", "ls", "-q")):
-        assert cli.docker(trixie_docker, *kind, "--filter", label).ok().out == ""
+    compose.ok("up", "-d", "--scale", "web=1", "--timeout", "0")
+    assert len(compose.ok("ps", "-q", "web").split()) == 1
+    compose.ok("down", "-v", "--timeout", "0")
+    assert compose.left() == []

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-from tests.support.pybox_cli import Cli
+from tests.support.debian_image import debian_image
+from tests.support.pybox_cli import ROOT, Cli
 
 IMAGE = "postgres"
+CONFIGURED = "postgres-configured"
 _PATIENCE = 120.0  # seconds for anything that goes on in the machine
 
 _SERVE = """
@@ -50,18 +50,14 @@ _BAD_WORDS = re.compile(r"PANIC|ERROR:|terminated by signal|was interrupted|not 
 
 
 def image(cli: Cli) -> str:
-    """An image with Debian's PostgreSQL. It takes minutes under emulation, so it is kept in PYBOX_TEST_CACHE, if set."""
-    cache = os.environ.get("PYBOX_TEST_CACHE")
-    kept = Path(cache) / "postgres-trixie.tar" if cache else None
-    if kept is not None and kept.exists():
-        cli.ok("load", "-i", str(kept))
-        return IMAGE
-    cli.ok("image", "bootstrap", "-t", IMAGE, "--packages", "postgresql", timeout=1800)
-    if kept is not None:
-        unfinished = kept.with_suffix(".new")
-        cli.ok("save", "-o", str(unfinished), IMAGE)
-        unfinished.replace(kept)
-    return IMAGE
+    """An image with Debian's PostgreSQL."""
+    return debian_image(cli, IMAGE, "postgresql")
+
+
+def configured_image(cli: Cli) -> str:
+    """One that takes POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DB, as the official image does."""
+    cli.ok("build", "-t", CONFIGURED, "--build-arg", f"BASE={image(cli)}", str(ROOT / "tests" / "apps" / "postgres"))
+    return CONFIGURED
 
 
 @dataclass(frozen=True)

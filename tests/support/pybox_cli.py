@@ -78,19 +78,23 @@ class Cli:
             cwd=self.home,
         )
 
-    def docker(self, program: str, *args: str, stdin: bytes = b"", timeout: float = 300) -> Finished:
-        """The ordinary docker CLI against this machine, as `pybox shellinit` sets it up."""
+    def docker_environment(self) -> dict[str, str]:
+        """For other people's clients of the engine: what `pybox shellinit` sets, and nothing of this computer's user."""
         settings = dict(
             line.removeprefix("export ").split("=", 1) for line in self.ok("shellinit", "--shell", "bash").splitlines()
         )
         configuration = self.home / "docker-config"
         configuration.mkdir(exist_ok=True)
+        return {**self.environment, **settings, "DOCKER_CONFIG": str(configuration), "HOME": str(self.home)}
+
+    def docker(self, program: str, *args: str, stdin: bytes = b"", timeout: float = 300) -> Finished:
+        """The ordinary docker CLI against this machine, as `pybox shellinit` sets it up."""
         done = subprocess.run(
             [program, *args],
             input=stdin,
             capture_output=True,
             timeout=timeout,
-            env={**self.environment, **settings, "DOCKER_CONFIG": str(configuration), "HOME": str(self.home)},
+            env=self.docker_environment(),
             cwd=self.home,
             check=False,
         )
