@@ -177,7 +177,7 @@ def test_dockerfiles(other: Cli, tmp_path: Path) -> None:
     )
     fails(other, "build", str(tmp_path), words=missing, code=2)
     (tmp_path / "Dockerfile").write_text("FROM scratch\n\n# comment\nLABEL a=1\nFRM x\n")
-    fails(other, "build", str(tmp_path), words="dockerfile parse error line 5: unknown instruction: FRM")
+    fails(other, "build", str(tmp_path), words="dockerfile parse error on line 5: unknown instruction: FRM")
 
 
 # -- the machine -----------------------------------------------------------------------------------

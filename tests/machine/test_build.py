@@ -78,7 +78,7 @@ def test_cache_follows_content(cli: Cli, debian: str) -> None:
 @pytest.mark.parametrize(
     ("dockerfile", "words"),
     [
-        ("FROM scratch\nFRM x\n", "dockerfile parse error line 2: unknown instruction: FRM"),
+        ("FROM scratch\nFRM x\n", "dockerfile parse error on line 2: unknown instruction: FRM"),
         ("FROM scratch\nCOPY absent /\n", "absent"),
         ("FROM localhost:1/nothing:1\n", "connection refused"),
         ("RUN true\n", "no build stage in current context"),

@@ -58,20 +58,20 @@ class ArchiveApi:
 
     async def stat(self, request: Request) -> Response:
         container, path = self._target(request)
-        found = await self._status(container, path)
+        found = await self._status(container, path, _given(request))
         return Empty(200, {_STAT: encode_stat(found)})
 
     async def get(self, request: Request) -> Response:
         container, path = self._target(request)
-        found = await self._status(container, path)
+        found = await self._status(container, path, _given(request))
         self.events.container(container.record, "archive-path")
-        pieces = _read(self.views.open(container), path, container.id)
+        pieces = _read(self.views.open(container), path, _given(request))
         return Stream(pieces, _TAR, headers={_STAT: encode_stat(found)}, eager=False)
 
-    async def _status(self, container: Container, path: str) -> PathStat:
+    async def _status(self, container: Container, path: str, name: str) -> PathStat:
         async with self.views.open(container) as root:
             with _failing_at(path):
-                return await asyncio.to_thread(archive.status, root, path, container.id)
+                return await asyncio.to_thread(archive.status, root, path, name)
 
     async def put(self, request: Request) -> Response:
         container, path = self._target(request)
@@ -79,7 +79,7 @@ class ArchiveApi:
         keep_kinds = query.flag("noOverwriteDirNonDir")
         async with self.views.open(container) as root:
             with _failing_at(path):
-                place = await asyncio.to_thread(archive.resolve_directory, root, path, container.id)
+                place = await asyncio.to_thread(archive.resolve_directory, root, path, _given(request))
             check_writable(container.record, place)
             owner = archive.user_owner(root, container.record.config.user) if query.flag("copyUIDGID") else None
 
@@ -103,6 +103,11 @@ class ArchiveApi:
         async with self.views.layers(container) as below:
             found = await asyncio.to_thread(changes.changes, upper, below)
         return Json([{"Path": change.path, "Kind": change.kind} for change in found] or None)
+
+
+def _given(request: Request) -> str:
+    """The container as the client calls it: so do errors."""
+    return request.parameters["id"]
 
 
 @contextmanager

@@ -144,7 +144,10 @@ class ContainersApi:
         return Empty()
 
     async def kill(self, request: Request) -> Response:
-        await self.lifecycle.kill(self.find(request), request.query.text("signal"))
+        try:
+            await self.lifecycle.kill(self.find(request), request.query.text("signal"))
+        except (Conflict, InvalidArgument, NotFound) as error:
+            raise type(error)(f"cannot kill container: {request.parameters['id']}: {error}") from None
         return Empty()
 
     async def pause(self, request: Request) -> Response:

@@ -13,8 +13,8 @@ from pyboxd.api.schema import images as schema
 from pyboxd.engine.commit import commit, import_tree
 from pyboxd.engine.containers import Containers
 from pyboxd.engine.events import Events
-from pyboxd.errors import Forbidden, InvalidArgument
-from pyboxd.frozen import frozen
+from pyboxd.errors import Forbidden, InvalidArgument, NotFound
+from pyboxd.frozen import frozen, replace
 from pyboxd.image.model import Image, Progress, Removed
 from pyboxd.image.reference import DIGEST_ALGORITHMS, Reference, is_digest, parse
 from pyboxd.image.room import ImageRoom
@@ -57,13 +57,14 @@ class ImagesApi:
         found = filters.parse(request.query.text("filters"), _FILTERS)
         every = request.query.flag("all")
         chosen = self._chooser(found)
-        images = self.images.list()
+        names = found.get("reference", ())
+        images = [_only_named(image, names) for image in self.images.list()] if names else self.images.list()
         shared = self._shared_sizes(images) if request.query.flag("shared-size") else {}
         return Json(
             [
                 schema.summary(image, self._containers_of(image), request.version, shared.get(image.id, -1))
                 for image in images
-                if chosen(image) and (every or image.references or image.repo_digests or self._is_leaf(image))
+                if chosen(image) and (every or _is_named(image) or self._is_leaf(image)) and (not names or _is_named(image))
             ]
         )
 
@@ -96,7 +97,6 @@ class ImagesApi:
                 and all(created < limit for limit in before)
                 and all(created > limit for limit in since)
                 and listing.old_enough({"until": found.get("until", ())}, created * 10**9, ())
-                and _names_match(found.get("reference", ()), image)
             )
 
         return chosen
@@ -173,9 +173,15 @@ class ImagesApi:
         """`docker save`: of one image in the path, or of several in the query."""
         one = request.parameters.get("name")
         names = [one] if one else [name for text in request.query.many("names") for name in text.split(",")]
-        for image in [self.images.get(name) for name in names]:
+        for image in [self._saved(name) for name in names]:
             self._publish("save", image)
         return Stream(in_thread(lambda: self.images.save(names)), "application/x-tar", eager=False)
+
+    def _saved(self, name: str) -> Image:
+        try:
+            return self.images.get(name)
+        except NotFound:
+            raise NotFound(f"No such image: {name}") from None  # as it was given, without a tag
 
     # jobs
 
@@ -262,14 +268,27 @@ def _changes(query: Query) -> list[str]:
     return [line for text in query.many("changes") for line in text.split("\n") if line.strip()]
 
 
-def _names_match(patterns: tuple[str, ...], image: Image) -> bool:
-    """The filter `reference`: patterns over `name`, `name:tag` (path.Match of Go)."""
-    if not patterns:
-        return True
+def _is_named(image: Image) -> bool:
+    return bool(image.references or image.repo_digests)
+
+
+def _only_named(image: Image, patterns: tuple[str, ...]) -> Image:
+    """The filter `reference`: an image with no names but those that match patterns over `name` and `name:tag`."""
+
+    def chosen(names: tuple[str, ...], mark: str) -> tuple[str, ...]:
+        return tuple(
+            text for text in names if any(_matches(text, it) or _matches(text.rpartition(mark)[0], it) for it in patterns)
+        )
+
+    return replace(image, references=chosen(image.references, ":"), repo_digests=chosen(image.repo_digests, "@"))
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Go's path.Match: no wildcard stands for a slash."""
     from fnmatch import fnmatchcase  # seldom used
 
-    names = {name for text in image.references for name in (text, text.rpartition(":")[0])}
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+    parts, wanted = name.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
 
 
 def _new_name(query: Query) -> Reference:

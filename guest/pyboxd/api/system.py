@@ -26,6 +26,7 @@ _SWARM = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm '
     "and try again."
 )
+_NO_SWARM = "This node is not part of a swarm"
 _SWARM_ROOTS = ("swarm", "nodes", "services", "tasks", "secrets", "configs")
 _PING = {
     "Builder-Version": "1",
@@ -164,7 +165,7 @@ class SystemApi:
         raise NotImplementedHere(_BUILDKIT)
 
     async def no_swarm(self, request: Request) -> Response:
-        raise Unavailable(_SWARM)
+        raise Unavailable(_NO_SWARM if request.path.endswith(("/leave", "/unlock")) else _SWARM)
 
 
 def _machine_id() -> str:

@@ -64,7 +64,12 @@ class VolumesApi:
         named_too = request.version < _ALL_SINCE or filters.flag(found, "all") is True
 
         def chosen(volume: Volume) -> bool:
-            return (named_too or volume.anonymous) and listing.old_enough(found, volume.created, volume.labels)
+            # What has options holds what is not the engine's.
+            return (
+                (named_too or volume.anonymous)
+                and not volume.options
+                and listing.old_enough(found, volume.created, volume.labels)
+            )
 
         removed, freed = await self.volumes.prune(chosen)
         return Json({"VolumesDeleted": list(removed), "SpaceReclaimed": freed})

@@ -51,6 +51,7 @@ class Creator:
         logconfig.check(host.log_config)
         security.work_out(host)
         _check_ports(config, host)
+        self._check_links(host)
         name = name or names.invent(self._containers.taken)
         self._containers.reserve(name)
         try:
@@ -61,6 +62,15 @@ class Creator:
             self._containers.release(name)
         self._events.container(container.record, "create")
         return container, warnings
+
+    def _check_links(self, host: HostConfig) -> None:
+        """No NotFound for a container that is not there: the CLI would pull the image."""
+        for text in host.links or ():
+            name = text.partition(":")[0]
+            try:
+                self._containers.get(name)
+            except NotFound as error:
+                raise InvalidArgument(f"could not get container for {name}: {error}") from None
 
     def _image(self, request: CreateRequest) -> Image:
         image = self._images.get(request.config.image)

@@ -83,7 +83,7 @@ class Execs:
         if container.process is None:
             raise Conflict(f"container {container.id} is not running")
         if container.state.status == Status.PAUSED:
-            raise Conflict(f"container {container.id} is paused, unpause the container before exec")
+            raise Conflict(f"Container {container.name} is paused, unpause the container before exec")
 
     def check_startable(self, made: Exec) -> None:
         """Conflict when it was started before, or its container does not run."""

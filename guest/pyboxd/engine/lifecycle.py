@@ -90,7 +90,7 @@ class Lifecycle:
         """POST …/kill. Conflict when it does not run."""
         signum = signals.parse(signal or "SIGKILL")
         if not container.state.running:
-            raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running")
+            raise Conflict(f"container {container.id} is not running")
         self._containers.set_state(container, manually_stopped=True)
         if await self._end_restarting(container):
             return
@@ -102,7 +102,7 @@ class Lifecycle:
         try:
             await self._supervisor.signal(container, signum)
         except NotFound:
-            raise Conflict(f"cannot kill container: {container.name}: container {container.id} is not running") from None
+            raise Conflict(f"container {container.id} is not running") from None
 
     async def restart(self, container: Container, timeout: int | None = None, signal: str = "") -> None:
         """POST …/restart: stop if it runs, then start."""
@@ -121,7 +121,7 @@ class Lifecycle:
         async with container.lock:
             process = self._running(container)
             if container.state.status == Status.PAUSED:
-                raise Conflict(f"container {container.id} is already paused")
+                raise Conflict(f"Container {container.id} is already paused")
             with self._still_there(container):
                 await process.pause()
             self._containers.set_state(container, status=Status.PAUSED)
@@ -185,7 +185,10 @@ class Lifecycle:
         old = container.name
         if bare == old:
             raise InvalidArgument("Renaming a container with the same name as its current name")
-        self._containers.reserve(bare)
+        try:
+            self._containers.reserve(bare)
+        except Conflict as error:
+            raise Conflict(f"Error when allocating new name: {error}") from None
         try:
             self._containers.update(container, name=bare)
         finally:

@@ -40,7 +40,7 @@ def parse_bind(text: str, volume_driver: str = "") -> Wanted:
     source = drive + source
     if len(rest) not in (1, 2) or not source or not rest[0]:
         raise InvalidArgument(f"invalid volume specification: '{text}'")
-    target = check_target(rest[0], text)
+    target = check_target(rest[0], text, "bind" if is_path(source) else "volume")
     mode = rest[1] if len(rest) == 2 else ""
     options = _parse_mode(mode)
     if is_path(source):
@@ -84,11 +84,11 @@ def check_volume_name(name: str) -> None:
         )
 
 
-def check_target(target: str, specification: str = "") -> str:
+def check_target(target: str, specification: str = "", kind: str = "bind") -> str:
     """A mount's place in the container, cleaned up. InvalidArgument."""
     if not target.startswith("/"):
         raise InvalidArgument(
-            f"invalid volume specification: '{specification or target}': invalid mount config for type \"bind\": "
+            f"invalid volume specification: '{specification or target}': invalid mount config for type \"{kind}\": "
             f"invalid mount path: '{target}' mount path must be absolute"
         )
     clean = "/" + posixpath.normpath(target).lstrip("/")

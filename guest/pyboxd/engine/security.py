@@ -49,7 +49,7 @@ def _paths(asked: tuple[str, ...] | None, default: tuple[str, ...], none: bool) 
 
 def capabilities(add: Sequence[str], drop: Sequence[str]) -> frozenset[str]:
     """Docker's default set with `add` and `drop` applied (moby, daemon/pkg/oci/caps: TweakCapabilities)."""
-    added, dropped = _normalise(add), _normalise(drop)
+    added, dropped = _normalise("CapAdd", add), _normalise("CapDrop", drop)
     if _ALL in added:
         return caps.ALL - dropped if _ALL not in dropped else caps.ALL
     if _ALL in dropped:
@@ -57,14 +57,14 @@ def capabilities(add: Sequence[str], drop: Sequence[str]) -> frozenset[str]:
     return frozenset((DEFAULT_CAPABILITIES - dropped) | added)
 
 
-def _normalise(names: Sequence[str]) -> frozenset[str]:
+def _normalise(option: str, names: Sequence[str]) -> frozenset[str]:
     found = set()
     for name in names:
         upper = name.upper()
         if upper != _ALL:
             upper = upper if upper.startswith("CAP_") else f"CAP_{upper}"
             if upper not in caps.ALL:
-                raise InvalidArgument(f'invalid capability: "{name}"')
+                raise InvalidArgument(f'invalid {option}: unknown capability: "{upper}"')
         found.add(upper)
     return frozenset(found)
 

@@ -67,7 +67,8 @@ def _check_host(config: ContainerConfig, host: HostConfig) -> None:
     if host.runtime not in _RUNTIMES:
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
     if host.log_config.type and host.log_config.type not in LOG_DRIVERS:
-        raise InvalidArgument(f"logger: no log driver named '{host.log_config.type}' is registered")
+        driver = host.log_config.type
+        raise InvalidArgument(f'error looking up logging plugin {driver}: plugin "{driver}" not found')
     if host.isolation not in ("", "default"):
         raise InvalidArgument(f"invalid isolation '{host.isolation}' on linux")
     if host.userns_mode not in ("", "host"):

@@ -71,7 +71,7 @@ class Volumes:
     ) -> Volume:
         """Make a volume, or return the one of that name. An empty name makes an anonymous one."""
         if driver not in ("", "local"):
-            raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
+            raise NotFound(f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found')
         if unknown := set(options or {}) - _OPTIONS:
             raise InvalidArgument(f'create {name}: invalid option: "{min(unknown)}"')
         if name:

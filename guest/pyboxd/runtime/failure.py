@@ -58,7 +58,11 @@ def start_failure(failure: Failure, is_exec: bool) -> StartFailure:
     else:
         message = f"{_CREATE}error during container init: {failure.detail}: unknown"
     code = _exit_code(failure.detail)
-    return (CommandFailure if code in (126, 127) else StartFailure)(message, code)
+    if code not in (126, 127):
+        return StartFailure(message, 126 if failure.plain and is_exec else code)
+    if "is a directory" in failure.detail and not failure.plain:
+        message += ": permission denied"  # moby has it for its own CLI, which looks for these words
+    return CommandFailure(message, code)
 
 
 def _exit_code(detail: str) -> int:

@@ -89,19 +89,19 @@ def test_heredoc_behind_a_continued_line() -> None:
         ("", "the Dockerfile (Dockerfile) cannot be empty"),
         (" \n\n", "the Dockerfile (Dockerfile) cannot be empty"),
         ("# only\n", "file with no instructions"),
-        ("FROM a\nFRM b", "dockerfile parse error line 2: unknown instruction: FRM"),
-        ("FROM a\n\nRUN <<EOF\nx", "dockerfile parse error line 3: unterminated heredoc"),
+        ("FROM a\nFRM b", "dockerfile parse error on line 2: unknown instruction: FRM"),
+        ("FROM a\n\nRUN <<EOF\nx", "dockerfile parse error on line 3: unterminated heredoc"),
         ("RUN x", "no build stage in current context"),
         ("ARG x", "no build stage in current context"),
-        ("# escape=x\nFROM a", "dockerfile parse error line 1: invalid ESCAPE token 'x' does not match ` or \\"),
-        ("# escape=`\n# escape=`\nFROM a", "dockerfile parse error line 2: only one escape parser directive can be used"),
-        ("FROM a b", "dockerfile parse error line 1: FROM requires either one or three arguments"),
+        ("# escape=x\nFROM a", "dockerfile parse error on line 1: invalid ESCAPE token 'x' does not match ` or \\"),
+        ("# escape=`\n# escape=`\nFROM a", "dockerfile parse error on line 2: only one escape parser directive can be used"),
+        ("FROM a b", "dockerfile parse error on line 1: FROM requires either one or three arguments"),
         ("FROM a\nCOPY x", "COPY requires at least two arguments, but only one was provided."),
-        ("FROM a\nCOPY --frm=x a b", "dockerfile parse error line 2: unknown flag: frm"),
-        ("FROM a\nCOPY --from a b", "dockerfile parse error line 2: missing a value on flag: from"),
-        ("FROM a\nRUN", "dockerfile parse error line 2: RUN requires at least one argument"),
-        ("FROM a\nENV", "dockerfile parse error line 2: ENV requires at least one argument"),
-        ("FROM a\nENV a", "dockerfile parse error line 2: ENV must have two arguments"),
+        ("FROM a\nCOPY --frm=x a b", "dockerfile parse error on line 2: unknown flag: frm"),
+        ("FROM a\nCOPY --from a b", "dockerfile parse error on line 2: missing a value on flag: from"),
+        ("FROM a\nRUN", "dockerfile parse error on line 2: RUN requires at least one argument"),
+        ("FROM a\nENV", "dockerfile parse error on line 2: ENV requires at least one argument"),
+        ("FROM a\nENV a", "dockerfile parse error on line 2: ENV must have two arguments"),
         ("FROM a\nENV a=b c", 'can\'t find = in "c". Must be of the form: name=value'),
         ("FROM a\nSHELL /bin/sh", "SHELL requires the arguments to be in JSON form"),
         ("FROM a\nONBUILD FROM b", "FROM isn't allowed as an ONBUILD trigger"),
@@ -183,7 +183,7 @@ def test_base_of_a_stage() -> None:
 
 
 def test_unknown_target() -> None:
-    with pytest.raises(InvalidArgument, match="failed to reach build target x in Dockerfile"):
+    with pytest.raises(InvalidArgument, match='target stage "x" could not be found'):
         needed(recipe(), "x")
 
 

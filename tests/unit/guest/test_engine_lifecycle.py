@@ -302,7 +302,7 @@ def test_stop_takes_the_containers_own_signal() -> None:
 def test_kill() -> None:
     async def scenario(lab: Lab) -> None:
         box = lab.add()
-        with pytest.raises(Conflict, match=r"cannot kill container: box: container box0+ is not running"):
+        with pytest.raises(Conflict, match=r"container box0+ is not running"):
             await lab.lifecycle.kill(box)
         await lab.lifecycle.start(box)
         await lab.lifecycle.kill(box, "HUP")

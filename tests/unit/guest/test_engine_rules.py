@@ -93,7 +93,7 @@ class TestSecurity:
         assert security.capabilities(add, drop) == expected
 
     def test_an_unknown_capability(self) -> None:
-        with pytest.raises(InvalidArgument, match='invalid capability: "FOO"'):
+        with pytest.raises(InvalidArgument, match='invalid CapAdd: unknown capability: "CAP_FOO"'):
             security.capabilities(["FOO"], [])
 
     def test_privileged(self) -> None:
@@ -135,7 +135,10 @@ class TestValidate:
             (HostConfig(oom_score_adj=2000), "range for oom score adj"),
             (HostConfig(shm_size=-1), "SHM size can not be less than 0"),
             (HostConfig(runtime="kata"), "unknown or invalid runtime name: kata"),
-            (HostConfig(log_config=LogConfig("syslog")), "no log driver named 'syslog' is registered"),
+            (
+                HostConfig(log_config=LogConfig("syslog")),
+                'error looking up logging plugin syslog: plugin "syslog" not found',
+            ),
             (HostConfig(device_requests=(DeviceRequest("", (("gpu",),)),)), "could not select device driver"),
         ],
     )

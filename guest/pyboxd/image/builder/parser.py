@@ -54,7 +54,7 @@ class Dockerfile:
 
 def fail(line: int, message: str) -> InvalidArgument:
     """The error for a fault in that line, in Docker's words."""
-    return InvalidArgument(f"dockerfile parse error line {line}: {message}")
+    return InvalidArgument(f"dockerfile parse error on line {line}: {message}")
 
 
 def parse(data: bytes, name: str = "Dockerfile") -> Dockerfile:

@@ -157,7 +157,7 @@ class StageBuild:
             raise InvalidArgument("cannot normalize nothing")
         path = metadata.join_path(self._config.working_dir, path)
         self._config = replace(self._config, working_dir=path)
-        step = f"{_NOP}  WORKDIR {path}"
+        step = f"{_NOP} WORKDIR {path}"
         if self._hit(step):
             return
         with self._container():

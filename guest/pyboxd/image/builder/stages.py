@@ -87,7 +87,7 @@ def needed(recipe: Recipe, target: str) -> tuple[Stage, ...]:
     """The stages that the target is made of, in order; the target is the last one. InvalidArgument."""
     last = find(recipe.stages, target) if target else recipe.stages[-1]
     if last is None:
-        raise InvalidArgument(f"failed to reach build target {target} in Dockerfile")
+        raise InvalidArgument(f'target stage "{target}" could not be found')
     wanted = {last.index}
     for stage in reversed(recipe.stages[: last.index + 1]):
         if stage.index in wanted:
