@@ -20,7 +20,7 @@ import pytest
 
 from pyboxd import locations
 from tests.guest.conftest import OUTSIDE
-from tests.support.build_lab import archive, entry, symlink
+from tests.support.build_lab import Files, archive, entry, symlink
 from tests.support.engine_lab import REFUSED_PORT, EngineLab, busybox_image, frames, image_archive, tar
 
 
@@ -368,7 +368,7 @@ def test_an_archive_for_a_container_stays_inside(lab: EngineLab, outside: Path) 
     """CVE-2026-17106, CVE-2025-4517: links that come in the archive itself, and names that climb."""
     container = lab.start_container("sleep", "1000")
     long = "/".join(["d" * 200] * 19)  # behind it, a name that is resolved by text alone is cut off
-    for entries in (
+    attacks: list[Files] = [
         {"../../../../../../run/outside/planted": "x"},
         {f"{OUTSIDE}/planted": "x"},
         {"out": symlink(OUTSIDE), "out/planted": "x"},
@@ -377,7 +377,8 @@ def test_an_archive_for_a_container_stays_inside(lab: EngineLab, outside: Path) 
         {"hard": entry(tarfile.LNKTYPE, f"{OUTSIDE}/file"), "hard2": "x"},
         {"hard": entry(tarfile.LNKTYPE, "../" * 30 + f"{OUTSIDE[1:]}/file")},
         {"out": symlink(OUTSIDE), "out/file": entry(tarfile.LNKTYPE, "out/file")},
-    ):
+    ]
+    for entries in attacks:
         lab.request("PUT", f"/containers/{container}/archive?path=/tmp", archive(entries))
         assert [path.name for path in outside.iterdir()] == ["file"]
         assert (outside / "file").read_text() == "the guest's" and (outside / "file").stat().st_nlink == 1
