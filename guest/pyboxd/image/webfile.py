@@ -8,7 +8,6 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 from pyboxd.errors import InvalidArgument
 from pyboxd.image.builder import download
@@ -24,7 +23,7 @@ async def fetched(
 
     The user's own computer, `localhost`, is reached as registries on it are. InvalidArgument when it cannot be had.
     """
-    parts = urlsplit(address)
+    parts = download.split_address(address)
     if parts.scheme not in ("http", "https"):
         raise InvalidArgument(f'Get "{address}": unsupported protocol scheme "{parts.scheme}"')
     reached = address

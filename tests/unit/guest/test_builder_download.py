@@ -107,6 +107,9 @@ def test_failures(server: str, tmp_path: Path) -> None:
         fetch(f"{server}/", tmp_path)
     with pytest.raises(NotImplementedHere, match="git repository"):
         fetch("https://example.invalid/project.git#main", tmp_path)
+    for address in (f"{server}/a b", f"{server}/a\nb", f"{server}/\x7f", "http://[::1", "http://host:99999/x"):
+        with pytest.raises(InvalidArgument, match="^parse"):
+            fetch(address, tmp_path)
 
 
 def test_the_roots_of_the_users_computer_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

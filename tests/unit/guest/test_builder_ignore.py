@@ -67,6 +67,25 @@ def test_last_match_wins(patterns: list[str], path: str, expected: bool) -> None
     assert Patterns(patterns).matches(path) is expected
 
 
+@pytest.mark.parametrize(
+    ("pattern", "path", "expected"),
+    [
+        ("*a*a*b", "aaab", True),
+        ("*a*b*a", "ababab", False),
+        ("*ab*/c*d*e", "xabab/cdde", True),
+        ("*ab*/c*d*e", "xabab/cedd", False),
+        ("x*?*y", "xay", True),
+        ("x*?*y", "xy", False),
+        ("**/**/*a*/**/b", "q/xax/r/b", True),
+        ("*[ab]*c", "zbzbzc", True),
+        ("*a" * 40 + "b", "a" * 200, False),
+        ("**/**/**/**/**/**/**/**/b", "/".join("a" * 60), False),
+    ],
+)
+def test_many_stars(pattern: str, path: str, expected: bool) -> None:
+    assert Patterns([pattern]).matches(path) is expected
+
+
 @pytest.mark.parametrize("pattern", ["[", "a[", "[]a]", "[-]", "[x-]", "[-x]", "\\", "a\\", "[a-b-c]", "[z-a]", "!"])
 def test_malformed(pattern: str) -> None:
     with pytest.raises(InvalidArgument):

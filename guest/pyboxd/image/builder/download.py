@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import posixpath
 import re
 from collections.abc import Callable, Mapping
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from pyboxd.errors import InvalidArgument, NotImplementedHere
 from pyboxd.image.builder.copystep import Extra
 from pyboxd.image.workers import Stop, run_blocking
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
 
 TIMEOUT = 60.0  # seconds without a byte
 _PIECE = 256 * 1024
@@ -21,6 +25,20 @@ _CHECKSUM = re.compile(r"(sha256|sha384|sha512):([0-9a-f]+)\Z")
 def is_remote(source: str) -> bool:
     """Whether a source of ADD is an address and no path."""
     return source.startswith(("http://", "https://", "git@", "git://", "ssh://"))
+
+
+def split_address(address: str) -> SplitResult:
+    """The parts of an address, in Go's words where it is none. InvalidArgument."""
+    from urllib.parse import urlsplit  # seldom needed
+
+    try:
+        if re.search(r"[\x00-\x20\x7f]", address):
+            raise ValueError("net/url: invalid control character in URL")
+        found = urlsplit(address)
+        _ = found.port  # raises
+    except ValueError as error:
+        raise InvalidArgument(f"parse {json.dumps(address)}: {error}") from error
+    return found
 
 
 async def fetch(
@@ -39,9 +57,9 @@ async def fetch(
         raise NotImplementedHere(f"ADD of a git repository is not supported: {address}")
     if checksum and not _CHECKSUM.match(checksum):
         raise InvalidArgument(f"invalid checksum: {checksum}")
-    from urllib.parse import unquote, urlsplit  # seldom needed
+    from urllib.parse import unquote
 
-    name = posixpath.basename(unquote(urlsplit(address).path))
+    name = posixpath.basename(unquote(split_address(address).path))
     if target.endswith("/") and name in ("", ".", ".."):
         raise InvalidArgument(f"cannot determine filename for source {address}")
     path = f"{folder}/file"
@@ -56,6 +74,7 @@ def _download(
     address: str, path: str, proxies: Mapping[str, str], checksum: str, stop: Stop, report: Callable[[int, int], None]
 ) -> None:
     import urllib.request
+    from http.client import HTTPException
 
     from pyboxd.image.trust import tls_context
 
@@ -67,11 +86,14 @@ def _download(
         handlers.append(urllib.request.ProxyHandler({scheme: url for scheme, url in chosen.items() if url}))
     opener = urllib.request.build_opener(*handlers)
     digest = hashlib.new(checksum.partition(":")[0] or "sha256")
-    with opener.open(address, timeout=TIMEOUT) as answer, open(path, "wb") as file:
-        stop.on_stop(answer.close)
-        total = int(answer.headers.get("Content-Length") or 0)
-        _receive(answer, file, digest, stop, lambda done: report(done, total))
-        modified = answer.headers.get("Last-Modified")
+    try:
+        with opener.open(address, timeout=TIMEOUT) as answer, open(path, "wb") as file:
+            stop.on_stop(answer.close)
+            total = int(answer.headers.get("Content-Length") or 0)
+            _receive(answer, file, digest, stop, lambda done: report(done, total))
+            modified = answer.headers.get("Last-Modified")
+    except HTTPException as error:  # what is said is no HTTP, or ends too early
+        raise ValueError(str(error) or type(error).__name__) from error
     found = f"{checksum.partition(':')[0]}:{digest.hexdigest()}"
     if checksum and found != checksum:
         raise InvalidArgument(f"digest mismatch {found}: {checksum}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pyboxd.errors import InvalidArgument
 from pyboxd.frozen import frozen
@@ -86,35 +86,61 @@ def component_regex(pattern: str) -> re.Pattern[str]:
     return re.compile(_regex(pattern, stars=False), re.DOTALL)
 
 
+_STAR = "[^/]*"
+_FOLDERS, _ANYTHING = "(?:.*/)?", ".*"  # what `**/` and `**` mean
+
+
 def _regex(pattern: str, *, stars: bool = True) -> str:
+    pieces = list(_pieces(pattern, stars))
     result = ""
+    for index, piece in enumerate(pieces):
+        if piece != _STAR:
+            result += piece
+            continue
+        # What lies between two stars of a component may be found where it is first: a regular expression that would
+        # also try all other places takes a time that grows with the length to the power of the number of stars.
+        result += ")" if _another_star(reversed(pieces[:index])) else ""
+        result += "(?>[^/]*?" if _another_star(pieces[index + 1 :]) else _STAR
+    return result
+
+
+def _another_star(pieces: Iterable[str]) -> bool:
+    """Whether a star comes before the component ends."""
+    return next((piece for piece in pieces if piece in (_STAR, _FOLDERS, _ANYTHING, "/")), "") == _STAR
+
+
+def _pieces(pattern: str, stars: bool) -> Iterator[str]:
+    """Regular expressions of one character each, and of the three kinds of stars."""
     position = 0
+    crossing = ""  # `**/**/` is no more than `**/`
     while position < len(pattern):
         character = pattern[position]
         position += 1
-        if character == "*":
-            if stars and pattern.startswith("*", position):
+        if character == "*" and stars and pattern.startswith("*", position):
+            position += 1
+            piece = _ANYTHING
+            if pattern.startswith("/", position):
                 position += 1
-                if pattern.startswith("/", position):
-                    position += 1
-                    result += "(?:.*/)?"
-                else:
-                    result += ".*"
-            else:
-                result += "[^/]*"
+                piece = _FOLDERS
+            if piece != crossing:
+                yield piece
+            crossing = piece
+            continue
+        crossing = ""
+        if character == "*":
+            yield _STAR
         elif character == "?":
-            result += "[^/]"
+            yield "[^/]"
         elif character == "[":
             piece, position = _character_class(pattern, position)
-            result += piece
+            yield piece
         elif character == "\\":
             if position >= len(pattern):
                 raise _malformed(pattern)
-            result += re.escape(pattern[position])
+            yield re.escape(pattern[position])
             position += 1
         else:
-            result += re.escape(character)
-    return result
+            yield re.escape(character)
 
 
 def _character_class(pattern: str, position: int) -> tuple[str, int]:
