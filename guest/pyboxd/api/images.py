@@ -197,9 +197,8 @@ class ImagesApi:
         auth = decode_auth(request.headers.get(REGISTRY_AUTH, ""))
 
         async def job(say: progress.Say) -> None:
-            await self.images.pull(
-                str(reference), platform=platform, auth=auth, progress=lambda step: say(progress.message(step))
-            )
+            pull = self.images.pull if reference.tag or reference.digest else self.images.pull_all
+            await pull(str(reference), platform=platform, auth=auth, progress=lambda step: say(progress.message(step)))
             self.events.publish("image", "pull", reference.familiar, {"name": reference.familiar_name})
 
         return Stream(progress.stream(job, held=1), eager=False)
@@ -303,12 +302,12 @@ def _new_name(query: Query) -> Reference:
 
 
 def _pull_reference(name: str, tag: str) -> Reference:
-    """`fromImage` and `tag`, which may be a digest. InvalidArgument, Forbidden."""
+    """`fromImage` and `tag`, which may be a digest; without one, all tags are meant. InvalidArgument, Forbidden."""
     reference = parse(name.removesuffix(":"))  # `pull --all-tags` of old clients leaves the colon
     if reference.familiar_name == "scratch":
         raise Forbidden("'scratch' is a reserved name")
     if not tag:
-        return reference.with_default_tag()
+        return reference
     return reference.with_digest(tag) if is_digest(tag) else reference.with_tag(tag)
 
 

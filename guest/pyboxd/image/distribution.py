@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from pyboxd.errors import InvalidArgument, SystemFailure
 from pyboxd.frozen import frozen
@@ -60,23 +62,48 @@ class Registry:
         """The same repository for another job."""
         return Registry(self.reference, self.client.with_stop(stop))
 
+    def for_tag(self, tag: str) -> Registry:
+        """The same repository for a job of its own about one tag. InvalidArgument."""
+        return Registry(self.reference.with_tag(tag), self.client.with_stop(Stop()))
+
     def path(self, rest: str) -> str:
         """The path of something in the repository."""
         return f"/v2/{self.reference.path}/{rest}"
 
     def manifest(self, what: str) -> Document:
         """The manifest of a tag or digest. Refused by the registry; Unauthorized and SystemFailure in Docker's words."""
-        path = self.path(f"manifests/{what}")
+        answer, data = self._small(self.path(f"manifests/{what}"), {"Accept": ", ".join(MANIFEST_TYPES)})
+        kind = answer.headers.get("content-type", "").partition(";")[0].strip()
+        return Document(data, kind, answer.headers.get("docker-content-digest", ""))
+
+    def tags(self) -> list[str]:
+        """All tags of the repository, in the registry's order. Errors as of `manifest`."""
+        path = self.path("tags/list")
+        found: list[str] = []
+        while path:
+            answer, data = self._small(path, {})
+            try:
+                listed = json.loads(data)["tags"] or []
+            except (ValueError, KeyError, TypeError) as error:
+                raise SystemFailure(f"{self.client.host}: invalid list of tags") from error
+            if not isinstance(listed, list) or not all(isinstance(tag, str) for tag in listed):
+                raise SystemFailure(f"{self.client.host}: invalid list of tags")
+            fresh = [tag for tag in listed if tag not in found]
+            found += fresh
+            path = _next_page(answer.headers.get("link", "")) if fresh else ""
+        return found
+
+    def _small(self, path: str, headers: dict[str, str]) -> tuple[Answer, bytes]:
+        """A document that is no blob."""
         try:
-            answer = self._get(path, {"Accept": ", ".join(MANIFEST_TYPES)})
+            answer = self._get(path, headers)
             data = answer.body()
         except (OSError, http.client.HTTPException) as error:
             self.stop.check()
             raise SystemFailure(f'Get "{self.client.base}{path}": {words(error, self.client.host)}') from error
         if len(data) > MAX_DOCUMENT:
-            raise SystemFailure("the manifest is larger than 4 MiB")
-        kind = answer.headers.get("content-type", "").partition(";")[0].strip()
-        return Document(data, kind, answer.headers.get("docker-content-digest", ""))
+            raise SystemFailure(f"{self.client.host}: a manifest or list is larger than 4 MiB")
+        return answer, data
 
     def blob(self, digest: str, size: int) -> Iterator[bytes]:
         """The bytes of a blob; a broken transfer is taken up where it ended, a few times."""
@@ -126,3 +153,12 @@ class Registry:
         if answer.status in (200, 206):
             return answer
         raise self.client.refusal(answer)
+
+
+def _next_page(link: str) -> str:
+    """The path and query of a Link header (RFC 8288) to the next page: always of the same registry."""
+    address, _, relation = link.partition(">")
+    if 'rel="next"' not in relation:
+        return ""
+    parts = urlsplit(address.lstrip("<"))
+    return f"{parts.path}?{parts.query}"

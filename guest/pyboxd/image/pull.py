@@ -39,11 +39,29 @@ class Puller:
         wanted = parse(reference).with_default_tag()
         registry = Registry.of(wanted, self._settings, auth)
         try:
-            return await self._pull(registry, platform, progress)
+            image, fresh = await self._pull(registry, platform, progress)
         except Refused as refused:
             raise _translated(refused, registry) from refused
+        progress(_status(wanted.familiar, fresh))
+        return image
 
-    async def _pull(self, registry: Registry, platform: str, progress: ProgressSink) -> Image:
+    async def pull_all(
+        self, repository: str, *, platform: str = "", auth: RegistryAuth | None = None, progress: ProgressSink
+    ) -> None:
+        """Pull what all tags of a repository name. The first that fails ends it; those before it are kept."""
+        wanted = parse(repository)
+        registry = Registry.of(wanted, self._settings, auth)
+        fresh = False
+        try:
+            for tag in await run_blocking(lambda stop: registry.with_stop(stop).tags()):
+                _, new = await self._pull(registry.for_tag(tag), platform, progress)
+                fresh = fresh or new
+        except Refused as refused:
+            raise _translated(refused, registry) from refused
+        progress(_status(wanted.familiar, fresh))
+
+    async def _pull(self, registry: Registry, platform: str, progress: ProgressSink) -> tuple[Image, bool]:
+        """The image, and whether it or its name is new."""
         wanted = registry.reference
         loop = asyncio.get_running_loop()
 
@@ -63,9 +81,7 @@ class Puller:
             self._blobs.found(wanted.name, dict(zip(document.layers, manifest.layers, strict=True)), self._read)
         fresh = self._name(image, wanted, manifest.digest) or not known
         progress(Progress(f"Digest: {manifest.digest}"))
-        what = "Downloaded newer image" if fresh else "Image is up to date"
-        progress(Progress(f"Status: {what} for {wanted.familiar}"))
-        return self._images.get(image.id)
+        return self._images.get(image.id), fresh
 
     async def _layers(
         self, manifest: Manifest, document: ImageDocument, registry: Registry, report: ProgressSink, progress: ProgressSink
@@ -144,6 +160,10 @@ def _verified(registry: Registry, blob: Blob, report: ProgressSink) -> Iterator[
     if digest.hexdigest() != blob.digest.partition(":")[2] or done != blob.size:
         raise InvalidArgument(f"filesystem layer verification failed for digest {blob.digest}")
     report(Progress("Download complete", shown))
+
+
+def _status(name: str, fresh: bool) -> Progress:
+    return Progress(f"Status: {'Downloaded newer image' if fresh else 'Image is up to date'} for {name}")
 
 
 def _translated(refused: Refused, registry: Registry) -> PyboxdError:

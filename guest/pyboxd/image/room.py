@@ -39,6 +39,16 @@ class ImageRoom(Images):
             puller = Puller(self, self.registries, self._blobs)
             return await puller.pull(reference, platform=platform, auth=auth, progress=progress)
 
+    async def pull_all(
+        self, repository: str, *, platform: str = "", auth: RegistryAuth | None = None, progress: ProgressSink
+    ) -> None:
+        """Pull all tags of a repository; see `pull.Puller`. SystemFailure when the disk is full."""
+        from pyboxd.image.pull import Puller
+
+        with _disk_trouble_told():
+            puller = Puller(self, self.registries, self._blobs)
+            await puller.pull_all(repository, platform=platform, auth=auth, progress=progress)
+
     async def push(
         self,
         reference: str,

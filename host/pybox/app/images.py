@@ -14,10 +14,12 @@ ProgressLine = dict[str, Any]
 Show = Callable[[ProgressLine], None]
 
 
-def pull(client: EngineClient, logins: Logins, reference: str, show: Show, *, platform: str = "") -> None:
-    """Pull `reference` ("name", "name:tag", "name@digest"); each progress object goes to `show`."""
+def pull(
+    client: EngineClient, logins: Logins, reference: str, show: Show, *, platform: str = "", every: bool = False
+) -> None:
+    """Pull `reference` ("name", "name:tag", "name@digest"), or `every` tag; each progress object goes to `show`."""
     name, tag = split_reference(reference)
-    query = {"fromImage": name, "tag": tag or "latest", "platform": platform or None}
+    query = {"fromImage": name, "tag": None if every else tag or "latest", "platform": platform or None}
     headers = {"X-Registry-Auth": logins.header(registry_of(name))}
     _follow(client.json_lines("POST", "/images/create", query, headers=headers), show)
 

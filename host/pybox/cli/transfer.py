@@ -16,11 +16,12 @@ _DESCRIPTION = 45  # characters, unless --no-trunc
 
 
 @click.command()
+@click.option("--all-tags", "-a", "every", is_flag=True, help="Download all tags of the repository.")
 @click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @click.option("--platform", default="", help="Platform of the image (linux/amd64).")
 @click.argument("reference")
 @pass_context
-def pull(context: Context, reference: str, quiet: bool, platform: str) -> None:
+def pull(context: Context, reference: str, every: bool, quiet: bool, platform: str) -> None:
     """Download an image from a registry.
 
     A registry named localhost is the one on this computer: pybox pull localhost:5000/library/node:20
@@ -28,10 +29,10 @@ def pull(context: Context, reference: str, quiet: bool, platform: str) -> None:
     from pybox.app import images
     from pybox.cli.progress import PullProgress
 
-    _tell_default_tag(reference, quiet=quiet)
+    _check_tags(reference, every=every, quiet=quiet)
     with PullProgress(sys.stdout, quiet=quiet) as show:
-        images.pull(context.started_client(), context.logins, reference, show, platform=platform)
-    output.say(images.full_reference(reference))
+        images.pull(context.started_client(), context.logins, reference, show, platform=platform, every=every)
+    output.say(images.full_reference(reference).rpartition(":")[0] if every else images.full_reference(reference))
 
 
 @click.command()
@@ -48,20 +49,21 @@ def push(context: Context, reference: str, every: bool, quiet: bool, platform: s
     from pybox.app import images
     from pybox.cli.progress import PullProgress
 
-    if every and images.split_reference(reference)[1]:
-        raise UsageProblem("tag can't be used with --all-tags/-a", "", f"Leave out one of them: {reference}, -a.")
-    if not every:
-        _tell_default_tag(reference, quiet=quiet)
+    _check_tags(reference, every=every, quiet=quiet)
     with PullProgress(sys.stdout, quiet=quiet) as show:
         images.push(context.client, context.logins, reference, show, platform=platform, every=every)
     if quiet:
         output.say(images.full_reference(reference).rpartition(":")[0] if every else images.full_reference(reference))
 
 
-def _tell_default_tag(reference: str, *, quiet: bool) -> None:
+def _check_tags(reference: str, *, every: bool, quiet: bool) -> None:
+    """Of a tag and all tags only one can be meant; of none, `latest` is."""
     from pybox.app.images import split_reference
 
-    if not quiet and not split_reference(reference)[1]:
+    tag = split_reference(reference)[1]
+    if every and tag:
+        raise UsageProblem("tag can't be used with --all-tags/-a", "", f"Leave out one of them: {reference}, -a.")
+    if not (every or quiet or tag):
         output.say("Using default tag: latest")
 
 

@@ -108,7 +108,7 @@ def test_failures(server: str, tmp_path: Path) -> None:
     with pytest.raises(NotImplementedHere, match="git repository"):
         fetch("https://example.invalid/project.git#main", tmp_path)
     for address in (f"{server}/a b", f"{server}/a\nb", f"{server}/\x7f", "http://[::1", "http://host:99999/x"):
-        with pytest.raises(InvalidArgument, match="^parse"):
+        with pytest.raises(InvalidArgument, match=r"^parse"):
             fetch(address, tmp_path)
 
 

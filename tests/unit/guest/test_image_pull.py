@@ -125,6 +125,47 @@ def test_pull_by_tag_and_again(lab: ImageLab, registry: Registry) -> None:
     lab.assert_tidy()
 
 
+def test_all_tags(lab: ImageLab, registry: Registry) -> None:
+    other = Sample.of(TOP, cmd=("other",))
+    for tag, sample in (("b", SAMPLE), ("a", other)):
+        put_image(registry, "me/tagged", tag, sample)
+    name = f"{registry.address}/me/tagged"
+    puller = Puller(lab.images, HOME, KnownBlobs(lab.database))
+    for what in ("Downloaded newer image", "Image is up to date"):
+        lab.said.clear()
+        asyncio.run(puller.pull_all(name, progress=lab.said.append))
+        assert lab.images.get(f"{name}:a").id == other.id and lab.images.get(f"{name}:b").id == SAMPLE.id
+        said = [step.status for step in lab.said]
+        assert sorted(step.id for step in lab.said if step.status == "Pulling from me/tagged") == ["a", "b"]
+        assert [text for text in said if text.startswith("Status")] == [f"Status: {what} for {name}"]
+    with pytest.raises(NotFound):
+        asyncio.run(puller.pull_all(f"{registry.address}/me/nothing", progress=lab.said.append))
+    lab.assert_tidy()
+
+
+def test_tags_come_in_pages_and_as_lists(lab: ImageLab) -> None:
+    pages = {"": (["1"], '</v2/app/tags/list?last=1&n=1>; rel="next"'), "last=1&n=1": (["1"], '<?last=1>; rel="next"')}
+    found = files()
+    seen: list[str] = []
+
+    def answer(request: Seen) -> Reply:
+        path, _, query = request.path.partition("?")
+        if path != "/v2/app/tags/list":
+            return plain(found)(request)
+        seen.append(query)
+        tags, link = pages[query]
+        return Reply(200, json.dumps({"tags": tags}).encode(), {"Link": link})
+
+    puller = Puller(lab.images, HOME, KnownBlobs(lab.database))
+    with serving(answer) as server:
+        asyncio.run(puller.pull_all(f"{server.address}/app", progress=lab.said.append))
+        assert seen == ["", "last=1&n=1"] and lab.images.get(f"{server.address}/app:1").id == SAMPLE.id
+        for bad in (b"{", b"[]", b'{"tags": {"a": 1}}', b'{"tags": [1]}'):
+            server.answer = functools.partial(lambda data, _: Reply(200, data), bad)
+            with pytest.raises(PyboxdError):
+                asyncio.run(puller.pull_all(f"{server.address}/app", progress=lab.said.append))
+
+
 def test_pull_by_digest(lab: ImageLab, registry: Registry) -> None:
     by_tag = pull(lab, f"{registry.address}/me/app:1")
     asyncio.run(lab.images.remove(by_tag.references[0]))
