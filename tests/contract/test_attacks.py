@@ -6,13 +6,15 @@ import ast
 import re
 from pathlib import Path
 
+from tests.support import syntax
+
 TESTS = Path(__file__).parents[1]
 TABLE = TESTS / "guest/ATTACKS.md"
 
 
 def names_in(module: str) -> set[str]:
     files = list(TESTS.rglob(f"{module}.py"))
-    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    nodes = [node for file in files for node in syntax.nodes(file.read_text())]
     return {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
 
 

@@ -391,9 +391,12 @@ def test_commit(lab: EngineLab) -> None:
     lab.until(container, Running=True)
     while lab.execute(container, "test", "-e", "/made")[0]:
         time.sleep(0.1)
-    reply = lab.post(f"/commit?container={container}&repo=made&changes=CMD%20%5B%22cat%22%2C%22%2Fmade%22%5D")
+    reply = lab.post(f"/commit?container={container}&repo=made&comment=why&changes=CMD%20%5B%22cat%22%2C%22%2Fmade%22%5D")
     assert reply.status == 201, reply.body
     assert lab.run(Image="made", Cmd=None) == (0, b"made\n")
+    assert lab.get("/images/made/json").json["Comment"] == "why"
+    sizes = {str(item["RepoTags"]): item for item in lab.get("/system/df?type=image").json["Images"]}
+    assert sizes["['made:latest']"]["SharedSize"] == sizes["['busybox:latest']"]["SharedSize"] > 0
     lab.delete(f"/containers/{container}?force=1")
 
 

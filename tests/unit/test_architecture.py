@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import syntax
+
 ROOT = Path(__file__).parents[2]
 
 HOST_ORDER = (
@@ -39,7 +41,7 @@ def modules(package: str) -> list[Path]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in syntax.nodes(path.read_text()):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -116,7 +118,7 @@ def test_runtime_processes_know_no_engine(module: str) -> None:
 def users(folder: str, attribute: str, base: str) -> set[str]:
     found = set()
     for path in modules(folder):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in syntax.nodes(path.read_text()):
             if (
                 isinstance(node, ast.Attribute)
                 and node.attr == attribute
@@ -150,7 +152,7 @@ def test_modules_and_functions_stay_small(folder: str) -> None:
     for path in modules(folder):
         text = path.read_text()
         assert text.count("\n") <= 460, f"{path} is too long"
-        for node in ast.walk(ast.parse(text)):
+        for node in syntax.nodes(text):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
                 assert length <= 80, f"{path}:{node.lineno} {node.name} has {length} lines"

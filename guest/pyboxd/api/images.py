@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 from pyboxd.api import filters, listing, progress
@@ -59,7 +58,7 @@ class ImagesApi:
         chosen = self._chooser(found)
         names = found.get("reference", ())
         images = [_only_named(image, names) for image in self.images.list()] if names else self.images.list()
-        shared = self._shared_sizes(images) if request.query.flag("shared-size") else {}
+        shared = self.images.shared_sizes(images) if request.query.flag("shared-size") else {}
         return Json(
             [
                 schema.summary(image, self._containers_of(image), request.version, shared.get(image.id, -1))
@@ -67,14 +66,6 @@ class ImagesApi:
                 if chosen(image) and (every or _is_named(image) or self._is_leaf(image)) and (not names or _is_named(image))
             ]
         )
-
-    def _shared_sizes(self, images: Sequence[Image]) -> Mapping[str, int]:
-        """By image: bytes of the layers that another image has, too."""
-        uses = Counter(diff_id for image in images for diff_id in set(image.layers))
-        return {
-            image.id: sum(size for diff_id, size in self.images.layer_sizes(image).items() if uses[diff_id] > 1)
-            for image in images
-        }
 
     def _is_leaf(self, image: Image) -> bool:
         """Whether nothing was built on it: what a build leaves on the way is not listed."""
@@ -127,7 +118,7 @@ class ImagesApi:
     async def prune(self, request: Request) -> Response:
         found = filters.parse(request.query.text("filters"), ("dangling", "label", "label!", "until"))
         only_nameless = filters.flag(found, "dangling") is not False
-        before = self._layers()
+        before = self.images.layer_sizes()
 
         def wanted(image: Image) -> bool:
             created = schema.created_at(image.created) * 10**9
@@ -137,14 +128,10 @@ class ImagesApi:
 
         removed = await self.images.prune(wanted)
         self._tell(removed)
-        left = self._layers()
+        left = self.images.layer_sizes()
         freed = sum(size for diff_id, size in before.items() if diff_id not in left)
         self.events.publish("image", "prune", "", {"reclaimed": str(freed)})
         return Json({"ImagesDeleted": schema.removed(removed) or None, "SpaceReclaimed": freed})
-
-    def _layers(self) -> dict[str, int]:
-        """Bytes of every layer, each once however many images have it."""
-        return {name: size for image in self.images.list() for name, size in self.images.layer_sizes(image).items()}
 
     async def commit(self, request: Request) -> Response:
         query = request.query

@@ -128,10 +128,13 @@ class SystemApi:
             raise InvalidArgument(f"unknown object type: {min(unknown)}")
         used = [container.record.image_id for container in self.containers]
         images = self.images.list()
+        shared = self.images.shared_sizes(images)
         return Json(
             schema.disk_usage(
-                self._layers_size(),
-                [image_schema.summary(image, used.count(image.id)) for image in images] if "image" in asked else None,
+                sum(self.images.layer_sizes().values()),
+                [image_schema.summary(image, used.count(image.id), shared=shared[image.id]) for image in images]
+                if "image" in asked
+                else None,
                 await self.containers_api.summaries(self.containers, sized=True) if "container" in asked else None,
                 [
                     volume_schema.volume(volume, self.volumes.path(volume.name))
@@ -148,15 +151,6 @@ class SystemApi:
                 "build-cache" in asked,
             )
         )
-
-    def _layers_size(self) -> int:
-        """Bytes of all layers, each counted once however many images have it."""
-        sizes: dict[str, int] = {}
-        for image in self.images.list():
-            for diff_id in image.layers:
-                layer = self.images.layer(diff_id)
-                sizes[diff_id] = layer.size if layer else 0
-        return sum(sizes.values())
 
     async def plugins(self, request: Request) -> Response:
         return Json([])

@@ -8,6 +8,7 @@ stays under its id until that container is gone.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
@@ -108,9 +109,15 @@ class Images:
             self._database.execute("DELETE FROM image_removed WHERE id = ?", (identity,))
         return self._load(identity)
 
-    def layer_sizes(self, image: Image) -> dict[str, int]:
-        """Bytes of file content by diff id."""
-        return {diff_id: self._layer_size(diff_id) for diff_id in image.layers}
+    def layer_sizes(self) -> dict[str, int]:
+        """Bytes of file content by diff id: every layer once, however many images have it."""
+        return dict(self._database.rows("SELECT diff_id, size FROM layer"))
+
+    def shared_sizes(self, images: Sequence[Image]) -> dict[str, int]:
+        """By image: bytes of the layers that another one of `images` has, too."""
+        sizes = self.layer_sizes()
+        uses = Counter(diff_id for image in images for diff_id in set(image.layers))
+        return {image.id: sum(sizes.get(name, 0) for name in image.layers if uses[name] > 1) for image in images}
 
     def layer(self, diff_id: str) -> Layer | None:
         """A layer that an image already has, or None."""

@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pyboxd
+from tests.support import syntax
 
 ROOT = Path(pyboxd.__file__).parent
 # Made for every file of an archive or a tree, and for every line of a log, so that the time of making one counts.
@@ -19,7 +20,7 @@ OFTEN = {
 def test_other_values_are_frozen_without_dataclasses() -> None:
     found: dict[str, set[str]] = {}
     for path in ROOT.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in syntax.nodes(path.read_text()):
             if isinstance(node, ast.ClassDef) and any(
                 ast.unparse(decorator).startswith("dataclass(frozen=True") for decorator in node.decorator_list
             ):

@@ -68,7 +68,7 @@ def inspect(image: Image, version: Version = NEWEST) -> JsonObject:
         "RepoTags": list(image.references),
         "RepoDigests": list(image.repo_digests),
         "Parent": image.parent,
-        "Comment": document.comment,
+        "Comment": document.comment or (document.history[-1].comment if document.history else ""),
         "Created": image.created or rfc3339(0),
         "DockerVersion": document.docker_version,
         "Author": image.author,
