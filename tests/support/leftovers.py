@@ -77,6 +77,17 @@ def look_until(machine: Cli, wanted: Holdings, seconds: float) -> Holdings:
     return found
 
 
+def look_until_quiet(machine: Cli) -> Holdings:
+    """Count until twice the same is there: pools are filled and ends are tidied behind the answers to clients."""
+    found = look(machine)
+    while True:
+        time.sleep(2)
+        again = look(machine)
+        if again.counts == found.counts:
+            return again
+        found = again
+
+
 def _processes(machine: Cli) -> dict[str, int]:
     file = machine.home / "state" / "machines" / machine.machine / "processes.json"
     return {role: int(value["pid"]) for role, value in json.loads(file.read_text()).items() if isinstance(value, dict)}
