@@ -171,6 +171,22 @@ def test_an_engine_that_comes_back_takes_over_and_tidies(tmp_path: Path) -> None
     in_lab(scenario, str(tmp_path))
 
 
+def test_what_an_engine_attached_before_it_died_goes_unless_it_is_known(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        kept = await lab.networks.attach(A, "bridge", [PortRequest(80, "tcp", "", 8080)])
+        lost = await lab.networks.attach(B, "bridge", [PortRequest(80, "tcp", "", 8081)])
+        engine = lab.new_engine()
+        await engine.setup()
+        await engine.detach_others({A})
+        assert engine.attachments(A) == (kept,) and engine.attachments(B) == ()
+        assert [port for _, _, port in lab.host.forwards] == [8080]
+        await engine.detach(A)
+        await engine.close()
+        assert not os.path.exists(lost.netns_path)
+
+    in_lab(scenario, str(tmp_path))
+
+
 def test_an_engine_that_comes_back_finds_what_is_left_of_the_networks(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         empty = lab.networks.create(NetworkRequest("empty"))

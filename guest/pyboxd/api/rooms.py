@@ -112,6 +112,7 @@ class Rooms:
         await self.supervisor.recover()
         left = self.images.sweep()
         known = {container.id for container in self.containers}
+        await self.networking.networks.detach_others(known)
         stray = [
             *left,
             *(f"{locations.CONTAINERS}/{name}" for name in os.listdir(locations.CONTAINERS) if name not in known),

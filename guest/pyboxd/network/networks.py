@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, closing, contextmanager
 from functools import partial
 from weakref import WeakValueDictionary
@@ -216,6 +216,12 @@ class Networks:
                 self._state.remove_sandbox(container_id)
                 self._retire(sandbox, endpoints)
 
+    async def detach_others(self, known: Collection[str]) -> None:
+        """Take everything from containers that are not known: an engine died after their attach and before all else."""
+        for sandbox in self._state.sandboxes():
+            if sandbox.container_id not in known:
+                await self.detach(sandbox.container_id)
+
     def attachments(self, container_id: str) -> tuple[Attachment, ...]:
         """What a container has now, in the order in which it got it."""
         found = self._endpoints.of(container_id)
@@ -265,6 +271,7 @@ class Networks:
                 endpoint = await self._place(undo, network, sandbox.container_id, wishes)
                 self._fabric.plug(network, endpoint, path)
                 await self._configure(sandbox.namespace, route, endpoint, wishes)
+                await self._fabric.wait_for_way(network, endpoint)  # its processes are running, and may send at once
                 await self._discovery.start(sandbox.container_id)
                 undo.pop_all()
         return endpoint
