@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
+from pathlib import Path
+
 import pytest
 
 from tests.support.pybox_cli import Cli
@@ -115,3 +120,32 @@ def test_symlinks_in_an_image_end_inside(cli: Cli, debian: str, name: str) -> No
     cli.ok("run", "--name", name, debian, "sh", "-c", "mv /etc /etc2; ln -s /proc/1/root/etc /etc; ln -sfn /etc /opt/dev")
     cli.run("start", "-a", name)
     assert cli.ok("run", "--rm", debian, "cat", "/etc/debian_version") != ""
+
+
+def test_other_users_of_the_computer_do_not_reach_the_engine(cli: Cli) -> None:
+    """The sockets are their owner's. At the loopback port a stranger gets no word (tests/contract/test_api_pipe.py)."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to be somebody else")
+    sockets = [path for path in (cli.home / "run").rglob("*") if path.is_socket()]
+    assert sockets
+    mode = cli.home.stat().st_mode
+    cli.home.chmod(0o755)  # the test's folder is nobody else's either, and shall not be what protects them
+    try:
+        for path in sockets:
+            assert [error_of_connecting(path, user) for user in (0, 65534)] == [0, errno.EACCES], path
+    finally:
+        cli.home.chmod(mode)
+
+
+def error_of_connecting(path: Path, user: int) -> int:
+    """What connect(2) says to a process of that user."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+            os._exit(socket.socket(socket.AF_UNIX).connect_ex(str(path)))
+        finally:
+            os._exit(255)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
