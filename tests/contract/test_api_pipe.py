@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -98,6 +99,32 @@ def test_an_engine_that_ends_its_output_reads_on(tmp_path: Path) -> None:
         writer.write_eof()
         assert await received.get() == b"late input"
         writer.close()
+
+    connect(tmp_path, handler, client)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the host does not know what a client has read")
+def test_a_slow_client_reads_the_header_of_a_stream_alone(tmp_path: Path) -> None:
+    """docker-py loses what it reads together with the 101."""
+    header = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            await reader.readexactly(1)
+            writer.write(header + b"first")
+        await reader.read()
+        writer.close()
+
+    async def client(path: Path) -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.setblocking(False)
+            await loop.sock_connect(connection, str(path))
+            for _ in range(2):  # on a connection that was used before, too
+                await loop.sock_sendall(connection, b"?")
+                await asyncio.sleep(0.2)
+                assert await loop.sock_recv(connection, 65536) == header
+                assert await loop.sock_recv(connection, 65536) == b"first"
 
     connect(tmp_path, handler, client)
 

@@ -1,4 +1,8 @@
-"""The Docker API on this host: bytes from a socket of this user to the engine and back, unread."""
+"""The Docker API on this host: bytes from a socket of this user to the engine and back, as they are.
+
+Only one thing is looked for: the header with which the engine turns a connection into a stream. docker-py loses what it
+reads together with that header, so nothing follows before the client has read it.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-from pybox.hostagent.local import Listener, hung_up, serve
+from pybox.hostagent.local import Listener, hung_up, serve, unread
 from pybox.hostagent.pool import CHUNK, Line
 
 log = logging.getLogger(__name__)
 _WATCH = 0.5  # seconds between looks whether a client that only listens is still there
+_SWITCHED, _END_OF_HEADER = b"HTTP/1.1 101 ", b"\r\n\r\n"
+_READING = 1.0  # seconds that a client gets to read the header
+_LOOK = 0.002  # seconds between looks whether it has
 _LINGER = 3.0  # seconds that a client gets to end its input after the engine has ended its output
 
 
@@ -131,8 +138,20 @@ class _Connection:
     async def _downwards(self) -> None:
         """Carry what the engine sends; return when it has ended its output."""
         while data := await self._engine.reader.read(CHUNK):
+            if data.startswith(_SWITCHED):
+                data = await self._begin_stream(data)
             self._writer.write(data)
             await self._writer.drain()
         self._output_ended = True
         if self._writer.can_write_eof():
             self._writer.write_eof()
+
+    async def _begin_stream(self, data: bytes) -> bytes:
+        """Send the header alone and wait until it was read; what is left of `data`."""
+        header, mark, rest = data.partition(_END_OF_HEADER)
+        self._writer.write(header + mark)
+        await self._writer.drain()
+        end = time.monotonic() + _READING
+        while unread(self._writer) and time.monotonic() < end:
+            await asyncio.sleep(_LOOK)
+        return rest

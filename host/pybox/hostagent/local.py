@@ -53,3 +53,11 @@ def hung_up(writer: asyncio.StreamWriter) -> bool:
     except OSError:
         return True
     return False
+
+
+def unread(writer: asyncio.StreamWriter) -> bool:
+    """Say whether the peer has something to read still, as far as this system knows."""
+    if writer.transport.get_write_buffer_size():
+        return True
+    connection = writer.get_extra_info("socket")
+    return connection is not None and not writer.is_closing() and hostos.current().unread(connection.fileno()) > 0

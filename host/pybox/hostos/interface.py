@@ -46,6 +46,10 @@ class HostSystem(Protocol):
         """Say why an accelerator cannot be tried at all; "" when it can."""
         ...
 
+    def unread(self, connection: int) -> int:
+        """Return how many bytes of the kernel's the peer of a local socket has not read yet; 0 where nobody knows."""
+        ...
+
     def total_memory_mib(self) -> int:
         """Return the host's memory in MiB."""
         ...

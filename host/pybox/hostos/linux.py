@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import sys
+import termios
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +49,10 @@ class Linux(Posix):
         except OSError:
             return 0
         return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+    def unread(self, connection: int) -> int:
+        # unix(7), SIOCOUTQ: what was sent and not read, counted in the kernel's own buffers
+        return int.from_bytes(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
     def with_parent(self, command: Sequence[str | Path]) -> list[str | Path]:
         # util-linux; a program between the two, because between fork and exec Python code is not safe.

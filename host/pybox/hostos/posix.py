@@ -25,6 +25,9 @@ class Posix:
     reset_on_close = struct.pack("ii", 1, 0)
     detachment = Detachment(new_session=True, creation_flags=0)
 
+    def unread(self, connection: int) -> int:
+        return 0
+
     def total_memory_mib(self) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1024 * 1024)
 

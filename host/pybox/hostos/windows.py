@@ -100,6 +100,9 @@ class Windows:
         system = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32" / "WinHvPlatform.dll"
         return "" if system.exists() else "the Windows feature 'Windows Hypervisor Platform' is switched off"
 
+    def unread(self, connection: int) -> int:
+        return 0
+
     def total_memory_mib(self) -> int:
         status = _MemoryStatus()
         status.dwLength = ctypes.sizeof(status)
