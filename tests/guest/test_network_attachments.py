@@ -276,6 +276,29 @@ def test_a_container_joins_and_leaves_networks(tmp_path: Path) -> None:
     in_lab(scenario, str(tmp_path))
 
 
+def test_ports_wait_for_the_first_network_that_has_a_way_in(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        networks = lab.networks
+        networks.create(NetworkRequest("inner", internal=True))
+        ports = [PortRequest(80, "tcp", "", 8080)]
+        first = await networks.attach(A, "inner", ports)
+        assert first.published == () and lab.host.forwards == {}
+        lab.host.busy.add(8080)
+        await refused(networks.connect(A, "bridge", ports=ports), SystemFailure, "in use$")
+        assert [one.network_name for one in networks.attachments(A)] == ["inner"]
+        lab.host.busy.clear()
+        second = await networks.connect(A, "bridge", ports=ports)
+        assert [port.host_port for port in second.published] == [8080]
+        networks.create(NetworkRequest("own"))
+        assert (await networks.connect(A, "own", ports=ports)).published == () and len(lab.host.forwards) == 1
+        with listen(first.netns_path, 80) as server:
+            assert talk(lab.host_namespace, GUEST, second.published[0].guest_port, server) == HOST
+        await networks.detach(A)
+        assert lab.host.forwards == {}
+
+    in_lab(scenario, str(tmp_path))
+
+
 def test_a_network_goes_when_nobody_is_in_it(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
         networks = lab.networks

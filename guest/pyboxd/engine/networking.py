@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 
 from pyboxd.engine.containers import Container, Containers
 from pyboxd.engine.model import EndpointConfig, NetworkView, PortBinding, Record
@@ -40,7 +40,7 @@ class Networking:
             mode = "none"
         first, *others = _order(record.endpoints, mode)
         wishes = _wishes(record, first, mode)
-        try:
+        with _told_of_ports(record):
             attachment = await self.networks.attach(
                 record.id,
                 mode,
@@ -48,12 +48,6 @@ class Networking:
                 replace(wishes, mac=wishes.mac or record.config.mac_address),
                 resolvers=record.host.dns,
             )
-        except SystemFailure as error:
-            if not str(error).startswith(_REFUSED):
-                raise
-            raise SystemFailure(
-                f"driver failed programming external connectivity on endpoint {record.name} ({record.id}): {error}"
-            ) from error
         attachments = [attachment]
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.networks.detach, record.id)
@@ -63,7 +57,9 @@ class Networking:
         return attachment.netns_path, tuple(attachments)
 
     async def _connect(self, record: Record, endpoint: EndpointConfig) -> Attachment:
-        return await self.networks.connect(record.id, endpoint.network, _wishes(record, endpoint, endpoint.network))
+        wishes = _wishes(record, endpoint, endpoint.network)
+        with _told_of_ports(record):
+            return await self.networks.connect(record.id, endpoint.network, wishes, ports=self._port_requests(record))
 
     def owner(self, record: Record) -> Record:
         """The container whose host name and files this one has: itself, or that whose network it shares. NotFound."""
@@ -160,6 +156,19 @@ def _order(endpoints: Sequence[EndpointConfig], mode: str) -> list[EndpointConfi
     """The network of `NetworkMode` first: it has the published ports."""
     first = [endpoint for endpoint in endpoints if endpoint.network == mode] or [EndpointConfig(mode)]
     return first[:1] + [endpoint for endpoint in endpoints if endpoint.network != mode]
+
+
+@contextmanager
+def _told_of_ports(record: Record) -> Iterator[None]:
+    """A refusal of the host's in Docker's words."""
+    try:
+        yield
+    except SystemFailure as error:
+        if not str(error).startswith(_REFUSED):
+            raise
+        raise SystemFailure(
+            f"driver failed programming external connectivity on endpoint {record.name} ({record.id}): {error}"
+        ) from error
 
 
 def _with_addresses(view: NetworkView, attachment: Attachment | None) -> NetworkView:

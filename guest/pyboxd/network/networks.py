@@ -176,8 +176,11 @@ class Networks:
                     return await self._attach_nothing(container_id, found)
                 return await self._attach(container_id, found, ports, wishes, tuple(resolvers))
 
-    async def connect(self, container_id: str, network: str, wishes: Wishes = NO_WISHES) -> Attachment:
-        """Put an attached container into one more network."""
+    async def connect(
+        self, container_id: str, network: str, wishes: Wishes = NO_WISHES, *, ports: Sequence[PortRequest] = ()
+    ) -> Attachment:
+        """Put an attached container into one more network. Its ports are published now if no network before this one
+        had a way in for them."""
         found = self.get(network)
         if found.driver != "bridge":
             raise Forbidden(f"container cannot be connected to or disconnected from the {found.name} network")
@@ -187,7 +190,7 @@ class Networks:
                 owner = next(iter(wishes.names), container_id[:12])
                 raise Forbidden(f"endpoint with name {owner} already exists in network {found.name}")
             with _kernel_errors():
-                endpoint = await self._connect(sandbox, found, wishes)
+                endpoint = await self._connect(sandbox, found, wishes, ports)
             return self._endpoints.attachment(endpoint, self._namespaces.path(sandbox.namespace))
 
     async def disconnect(self, container_id: str, network: str) -> None:
@@ -258,13 +261,18 @@ class Networks:
                 await self._configure(namespace.name, namespace.route, endpoint, wishes)
                 undo.callback(self._discovery.stop, container_id)
                 await self._discovery.start(container_id)
-                if ports and not network.internal:
-                    owner = f"{endpoint.owner} ({endpoint.id})"
-                    await self._ports.publish(container_id, endpoint.address, ports, owner)
+                await self._publish(endpoint, network, ports)
                 undo.pop_all()
         return self._endpoints.attachment(endpoint, namespace.path)
 
-    async def _connect(self, sandbox: Sandbox, network: Network, wishes: Wishes) -> Endpoint:
+    async def _publish(self, endpoint: Endpoint, network: Network, ports: Sequence[PortRequest]) -> bool:
+        """Publish a container's ports at its first endpoint that can be reached from outside; whether this was it."""
+        if not ports or network.internal or self._state.ports(endpoint.container_id):
+            return False
+        await self._ports.publish(endpoint.container_id, endpoint.address, ports, f"{endpoint.owner} ({endpoint.id})")
+        return True
+
+    async def _connect(self, sandbox: Sandbox, network: Network, wishes: Wishes, ports: Sequence[PortRequest]) -> Endpoint:
         path = self._namespaces.path(sandbox.namespace)
         with closing(await self._namespaces.run_in(sandbox.namespace, netlink.RouteSocket)) as route:
             async with AsyncExitStack() as undo:
@@ -272,6 +280,8 @@ class Networks:
                 self._fabric.plug(network, endpoint, path)
                 await self._configure(sandbox.namespace, route, endpoint, wishes)
                 await self._fabric.wait_for_way(network, endpoint)  # its processes are running, and may send at once
+                if await self._publish(endpoint, network, ports):
+                    undo.push_async_callback(self._ports.withdraw, sandbox.container_id, endpoint.address)
                 await self._discovery.start(sandbox.container_id)
                 undo.pop_all()
         return endpoint
