@@ -43,7 +43,7 @@ async def commit(
                 await process.pause()
                 undo.push_async_callback(_unpause, process)
         upper = specs.upper(directory_of(record.id))
-        return await images.commit(parent, upper, config, entry, author=author, comment=comment)
+        return await images.commit(parent, upper, config, entry, author=author)
 
 
 async def _unpause(process: Process) -> None:

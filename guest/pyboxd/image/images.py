@@ -125,14 +125,7 @@ class Images:
         return Layer(diff_id, row[0]) if row and self.layers.has(diff_id) else None
 
     async def commit(
-        self,
-        parent: Image | None,
-        upper: str | None,
-        config: ImageConfig,
-        entry: HistoryEntry,
-        *,
-        author: str = "",
-        comment: str = "",
+        self, parent: Image | None, upper: str | None, config: ImageConfig, entry: HistoryEntry, *, author: str = ""
     ) -> Image:
         """A new image: `parent` plus what the overlay's `upper` holds (no new layer when None). Untagged.
 
@@ -145,7 +138,7 @@ class Images:
         async with self.keeping(before.layers) as keep:
             if upper is not None:
                 known.append(keep(await self.layers.add_tree(upper)))
-            document = self._committed(before, known, config, entry, author, comment, empty=upper is None)
+            document = self._committed(before, known, config, entry, author, empty=upper is None)
             return self.add(codec.encode(document), known, parent=parent.id if parent else "")
 
     def _committed(
@@ -155,7 +148,6 @@ class Images:
         config: ImageConfig,
         entry: HistoryEntry,
         author: str,
-        comment: str,
         *,
         empty: bool,
     ) -> ImageDocument:
@@ -167,7 +159,6 @@ class Images:
             history=(*before.history, replace(entry, created=created, empty_layer=empty)),
             created=created,
             author=author or before.author,
-            comment=comment,
         )
 
     def tag(self, image_id: str, reference: str) -> None:
