@@ -135,7 +135,7 @@ class Tour:
         self._environment = {
             **kept,
             "DOCKER_HOST": host,
-            "DOCKERDOCKERFILEKIT": "0",
+            "DOCKER_BUILDKIT": "0",
             "DOCKER_CONFIG": str(folder / ".docker"),
             "HOME": str(folder),
         }

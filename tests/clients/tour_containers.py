@@ -45,7 +45,7 @@ STEPS = (
     step("logs tour-made", "first\nfirst\n", err=("second\nsecond\n")),
     step("logs --tail 1 tour-made", err="second\n"),
     step("logs --timestamps tour-made", "<time> first\n<time> first\n", err=("<time> second\n<time> second\n")),
-    step("logs --since 1h --until=-2s --tail 2 tour-made", "first\n", err="second\n", new=Says("first\n")),
+    step("logs --since 1h --until 2099-01-01 --tail 2 tour-made", "first\n", err="second\n"),
     step("logs --since 2030-01-01 tour-made"),
     step("logs --tail nosuch tour-made", "first\nfirst\n", err=("second\nsecond\n")),
     step(
@@ -170,7 +170,12 @@ STEPS = (
         status=1,
         old=Says(err="Error: No such container:path: tour-live:/nosuch\n", status=1),
     ),
-    step("cp words tour-live:/nosuch/", err="no such directory\n", status=1),
+    step(
+        "cp words tour-live:/nosuch/",
+        err=like(r'(time="<time>" level=error msg="Can.t (add|close) [^\n]*\n)*no such directory\n'),
+        status=1,
+        why="the client may be in the middle of its archive when it is refused",
+    ),
     step("cp nosuch tour-live:/tmp", err="lstat <folder>/nosuch: no such file or directory\n", status=1),
     step(
         "cp nosuch:/x .",

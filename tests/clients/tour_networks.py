@@ -70,12 +70,10 @@ STEPS = (
     ),
     step(
         "run --rm --ip 10.99.0.9 tour:base true",
-        err=(
-            "docker: Error response from daemon: invalid config for network bridge: invalid endpoint "
-            "settings:\n"
-            "* user specified IP address is supported on user defined networks only\n"
-            "* user specified IP address is supported only when connecting to networks with user configured "
-            "subnets.\n"
+        err=like(
+            r"docker: Error response from daemon: invalid config for network bridge: invalid endpoint settings:\n"
+            r"\* user specified IP address is supported on user defined networks only\n"
+            r"\* user specified IP address is supported only when connecting to networks with user configured subnets\.?\n"
         ),
         status=125,
         old=Says(),

@@ -8,13 +8,27 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from pybox import settings
+from pybox.machine.bake import boot_for_bake
+from pybox.model import Arch
+from pybox.paths import Paths
+from tests.support.guest_vm import run_guest_tests
 from tests.support.pybox_cli import Cli
 
 BASE = "debian:trixie-slim"
+# The folder server runs on the host; its tests do too, over the host's own FUSE (scripts/test runs them).
+IGNORED = tuple(f"--ignore=tests/guest/test_{name}.py" for name in ("share_posix", "share_relay"))
+GUEST_TESTS = "test_guest.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The one that waits for the guest's tests comes last."""
+    items.sort(key=lambda item: item.path.name == GUEST_TESTS)
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +54,23 @@ def cli(home: Path, shared: Path) -> Iterator[Cli]:
     driver.ok("start", "--verbose", timeout=900)
     yield driver
     driver.run("stop", timeout=120)
+
+
+@pytest.fixture(scope="session")
+def guest_run(cli: Cli) -> Iterator[Future[tuple[int, str]]]:
+    """tests/guest in a machine of its own, beside the tests here: its status and what it printed."""
+    paths = Paths.from_environment({"PYBOX_HOME": str(cli.home)})
+    boot = boot_for_bake(settings.load(paths, environ={}), Arch.AMD64)
+    image, folder = paths.image_dir("amd64"), cli.home / "guest-vm"
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(run_guest_tests, image, boot, folder, ["tests/guest", *IGNORED])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def guest_tests_run_beside(request: pytest.FixtureRequest) -> None:
+    """Start the guest's tests with the first test here, if they are asked for at all: most of these wait a lot."""
+    if any(item.path.name == GUEST_TESTS for item in request.session.items):
+        request.getfixturevalue("guest_run")
 
 
 @pytest.fixture(scope="session")
