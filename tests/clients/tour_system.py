@@ -21,7 +21,9 @@ STEPS = (
             r" Kernel Version: .* OSType: linux\n Architecture: \S+\n CPUs: \d+\n Total Memory: <size>\n.*"
         ),
         like(r"(WARNING: .*\n)*"),
-        why="what the two machines are made of; pybox uses no br_netfilter, of which 20.10 warns",
+        why="what the two machines are made of; "
+        "pybox uses no br_netfilter, of which 20.10 warns; "
+        "Docker keeps the container of a build step that failed",
     ),
     step(
         "info --format '{{.OSType}} {{.CgroupVersion}} {{.LoggingDriver}} {{.Swarm.LocalNodeState}} {{.DefaultRuntime}}'",
