@@ -329,8 +329,7 @@ def test_a_path_that_changes_while_it_is_copied(lab: EngineLab, outside: Path) -
         "while :; do for p in '' /v; do mv $p/d $p/x; mv $p/l $p/d; mv $p/d $p/l; mv $p/x $p/d; done; done 2>/dev/null"
     )
     container = lab.start_container("sh", "-c", script, HostConfig={"Binds": ["flipped:/v"]})
-    while lab.execute(container, "test", "-e", "/on")[0]:
-        time.sleep(0.1)
+    lab.until_exists(container, "/on")
     seen = set()
     for turn in range(40):
         folder = "/v/d" if turn % 2 else "/d"
@@ -354,8 +353,7 @@ def test_a_containers_own_programs_unpack_nothing(lab: EngineLab, compress: Call
     trap += "chmod 755 /trap; cp /trap /bin/$n-; rm -f /bin/$n; mv /bin/$n- /bin/$n; done; mkdir -p /lib; "
     trap += "cp /trap /lib/libnss_files.so.2; touch /on; exec sleep 1000"
     container = lab.start_container("sh", "-c", trap)
-    while lab.execute(container, "test", "-e", "/on")[0]:
-        time.sleep(0.1)
+    lab.until_exists(container, "/on")
     data = compress(tar([("file", b"unpacked", 0o644)]))
     assert lab.request("PUT", f"/containers/{container}/archive?path=/tmp", data).status == 200
     assert lab.get(f"/containers/{container}/archive?path=/tmp").status == 200
@@ -389,8 +387,7 @@ def test_an_archive_for_a_container_stays_inside(lab: EngineLab, outside: Path) 
 def test_commit(lab: EngineLab) -> None:
     container = lab.start_container("sh", "-c", "echo made > /made; sleep 100")
     lab.until(container, Running=True)
-    while lab.execute(container, "test", "-e", "/made")[0]:
-        time.sleep(0.1)
+    lab.until_exists(container, "/made")
     reply = lab.post(f"/commit?container={container}&repo=made&comment=why&changes=CMD%20%5B%22cat%22%2C%22%2Fmade%22%5D")
     assert reply.status == 201, reply.body
     assert lab.run(Image="made", Cmd=None) == (0, b"made\n")

@@ -271,12 +271,7 @@ def test_an_engine_that_comes_back_takes_over(tmp_path: Path) -> None:
         first = await lab.networks.attach(A, "six", wishes=called("web"))
         await lab.networks.attach(B, "inner")
         with listen(first.netns_path, 80, "::") as server, closing(call("", first.address6, 80)) as client:
-            connection, _ = server.accept()
-            with closing(connection):
-                engine = lab.new_engine()
-                await engine.setup()
-                client.sendall(b"still there?")
-                assert connection.recv(64) == b"still there?"
+            engine = await lab.new_engine_under(server, client)
         assert engine.attachments(A) == (first,)
         second = await engine.attach(C, "six")
         assert second.address6 == "fd00:6::3" and pings(second.netns_path, first.address6)

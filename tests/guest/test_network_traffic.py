@@ -240,12 +240,7 @@ def test_an_open_connection_survives_a_new_engine(tmp_path: Path) -> None:
             listen(got.netns_path, 80) as server,
             closing(call(lab.host_namespace, GUEST, guest_port)) as client,
         ):
-            connection, _ = server.accept()
-            with closing(connection):
-                engine = lab.new_engine()
-                await engine.setup()
-                client.sendall(b"still there?")
-                assert connection.recv(64) == b"still there?"
+            engine = await lab.new_engine_under(server, client)
             assert talk(lab.host_namespace, GUEST, guest_port, server) == HOST
             assert engine.attachments(A) == (got,)
             await engine.detach(A)

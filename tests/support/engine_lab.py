@@ -200,6 +200,13 @@ class EngineLab:
             assert time.monotonic() < deadline, self.state(container)
             time.sleep(0.05)
 
+    def until_exists(self, container: str, path: str) -> None:
+        """Wait until a program in the container has made a file."""
+        deadline = time.monotonic() + PATIENCE
+        while self.execute(container, "test", "-e", path)[0]:
+            assert time.monotonic() < deadline, path
+            time.sleep(0.1)
+
     def execute(self, container: str, *command: str, **config: Any) -> tuple[int, bytes]:
         """Run a command in a container: exit status, and all it said."""
         body = {"Cmd": list(command), "AttachStdout": True, "AttachStderr": True, **config}

@@ -113,6 +113,16 @@ class Lab:
             namespaces=Namespaces(self.netns_folder),
         )
 
+    async def new_engine_under(self, server: socket.socket, client: socket.socket) -> Networks:
+        """An engine that comes back while a connection is open, which goes on."""
+        connection, _ = server.accept()
+        with closing(connection):
+            engine = self.new_engine()
+            await engine.setup()
+            client.sendall(b"still there?")
+            assert connection.recv(64) == b"still there?"
+        return engine
+
     def forget(self, container_id: str) -> None:
         """Lose what the engine wrote down about a container."""
         StateStore(Database(f"{self._folder}/state.db")).remove_sandbox(container_id)
